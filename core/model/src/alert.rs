@@ -1,0 +1,3 @@
+//! Alerts: what is wrong (or done), who is told, and what was sent.
+
+pub mod notification;

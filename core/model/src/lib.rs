@@ -1,0 +1,6 @@
+//! What is true about jobs.
+//!
+//! Pure: `now`, ids and facts come in, facts go out. No clock, no files, no threads, no sockets.
+
+pub mod alert;
+pub mod observation;

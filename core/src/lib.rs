@@ -1,0 +1,1 @@
+//! The monitor itself: sources in, journal in the middle, metrics and alerts out.
