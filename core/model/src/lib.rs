@@ -3,4 +3,8 @@
 //! Pure: `now`, ids and facts come in, facts go out. No clock, no files, no threads, no sockets.
 
 pub mod alert;
+pub mod event;
+pub mod id;
 pub mod observation;
+pub mod status;
+pub mod workflow;
