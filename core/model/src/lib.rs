@@ -6,5 +6,6 @@ pub mod alert;
 pub mod event;
 pub mod id;
 pub mod observation;
+pub mod source;
 pub mod status;
 pub mod workflow;

@@ -1,0 +1,423 @@
+//! A source's rounds: which jobs changed, which are missing, and when a missing one is called lost.
+
+use crate::observation::{Coverage, Job, JobRef, Observation, Page};
+use crate::status::Status;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Pages of one round; a provider that never ends a round is cut off here.
+pub const PAGES_PER_ROUND_MAX: u32 = 100;
+/// A mass disappearance is not believed before this long.
+const SUSPICION: SignedDuration = SignedDuration::from_mins(5);
+
+/// What a source keeps between polls of the jobs that are not closed.
+#[derive(Clone, Debug)]
+pub struct Rounds {
+    lost_after: SignedDuration,
+    open: BTreeMap<JobRef, OpenJob>,
+    mentioned: HashSet<JobRef>,
+    gone: HashSet<JobRef>,
+    pages: u32,
+    suspect_since: Option<Timestamp>,
+    /// The newest time without contact, from its first failed poll to the first good one.
+    outage: Option<(Timestamp, Timestamp)>,
+    failing_since: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+struct OpenJob {
+    /// Of the last view that was acknowledged; none after a restart, when every view counts as changed.
+    view: Option<u64>,
+    status: Status,
+    last_seen: Option<Timestamp>,
+    missing_rounds: u32,
+    missing_since: Option<Timestamp>,
+}
+
+/// A job that the host calls lost, and the evidence in words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LostJob {
+    pub job: JobRef,
+    pub reason: String,
+}
+
+/// What the end of a round says about the jobs it did not mention.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RoundEnd {
+    pub lost: Vec<LostJob>,
+    /// So many vanished together that it is not believed yet: (missing, of).
+    pub suspect: Option<(u32, u32)>,
+    pub suspicion_cleared: bool,
+}
+
+impl Rounds {
+    /// `open`: the executions of this source that are not closed, as the store has them.
+    pub fn new(
+        lost_after: SignedDuration,
+        open: impl IntoIterator<Item = (JobRef, Status)>,
+    ) -> Rounds {
+        let open = open
+            .into_iter()
+            .map(|(job, status)| (job, OpenJob::new(status)))
+            .collect();
+        Rounds {
+            lost_after,
+            open,
+            mentioned: HashSet::new(),
+            gone: HashSet::new(),
+            pages: 0,
+            suspect_since: None,
+            outage: None,
+            failing_since: None,
+        }
+    }
+
+    /// The jobs a poll is asked about, at most `limit`.
+    pub fn open(&self, limit: usize) -> Vec<JobRef> {
+        self.open.keys().take(limit).cloned().collect()
+    }
+
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Drops from a page what says nothing new. Nothing is remembered before [`Rounds::acknowledge`].
+    pub fn changed(&self, page: &Page) -> Vec<Observation> {
+        let unchanged = |job: &Job| {
+            let known = self.open.get(&job_ref(job));
+            known.is_some_and(|k| k.missing_rounds == 0 && k.view == Some(view_hash(job)))
+        };
+        let news = page.observations.iter().filter(|o| match o {
+            Observation::Job(job) => !unchanged(job),
+            Observation::Progress(_) => true,
+            Observation::Gone(job) => self.open.contains_key(job),
+        });
+        news.cloned().collect()
+    }
+
+    /// Every observation of the page is durable: remember it. True when the round goes on.
+    pub fn acknowledge(&mut self, page: &Page, now: Timestamp) -> bool {
+        for observation in &page.observations {
+            match observation {
+                Observation::Job(job) => self.saw(job, now),
+                Observation::Gone(job) => {
+                    self.gone.insert(job.clone());
+                }
+                Observation::Progress(_) => {}
+            }
+        }
+        self.pages += 1;
+        page.coverage == Coverage::More && self.pages < PAGES_PER_ROUND_MAX
+    }
+
+    fn saw(&mut self, job: &Job, now: Timestamp) {
+        let reference = job_ref(job);
+        let status = Status::from(job.state);
+        if status.is_closed() {
+            self.open.remove(&reference);
+        } else {
+            let known = OpenJob {
+                view: Some(view_hash(job)),
+                last_seen: Some(now),
+                ..OpenJob::new(status)
+            };
+            self.open.insert(reference.clone(), known);
+        }
+        self.mentioned.insert(reference);
+    }
+
+    /// The round is over: who is missing?
+    pub fn end_round(&mut self, coverage: Coverage, now: Timestamp) -> RoundEnd {
+        let mentioned = std::mem::take(&mut self.mentioned);
+        let gone = std::mem::take(&mut self.gone);
+        self.pages = 0;
+        let mut end = RoundEnd::default();
+        if coverage == Coverage::Complete {
+            for (reference, job) in &mut self.open {
+                if !mentioned.contains(reference) {
+                    job.missing_rounds += 1;
+                    job.missing_since.get_or_insert(now);
+                }
+            }
+            self.judge_suspicion(now, &mut end);
+        }
+        let outage = self.outage;
+        let held = self.suspect_since.is_some();
+        let lost_after = self.lost_after;
+        let due = |reference: &JobRef, job: &OpenJob| {
+            let missing = job
+                .missing_since
+                .is_some_and(|s| now.duration_since(s) >= lost_after);
+            (gone.contains(reference) || (job.missing_rounds >= 2 && missing)) && !held
+        };
+        let lost: Vec<JobRef> = self
+            .open
+            .iter()
+            .filter(|(r, j)| due(r, j))
+            .map(|(r, _)| r.clone())
+            .collect();
+        for job in lost {
+            if let Some(known) = self.open.get(&job) {
+                end.lost.push(LostJob {
+                    reason: known.reason(outage),
+                    job,
+                });
+            }
+        }
+        end
+    }
+
+    /// Three or more, and over half of the unfinished, vanished together: hold for five minutes.
+    fn judge_suspicion(&mut self, now: Timestamp, end: &mut RoundEnd) {
+        let total = self.open.len();
+        let missing = self.open.values().filter(|j| j.missing_rounds > 0).count();
+        // After an outage a provider that lost its queue is no surprise: it restarted.
+        let restarted = self.open.values().any(|j| j.outage_since_seen(self.outage));
+        let mass = missing >= 3 && missing * 2 > total && !restarted;
+        match self.suspect_since {
+            None if mass => {
+                self.suspect_since = Some(now);
+                let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                end.suspect = Some((count(missing), count(total)));
+            }
+            Some(_) if !mass => {
+                self.suspect_since = None;
+                end.suspicion_cleared = true;
+            }
+            Some(since) if now.duration_since(since) >= SUSPICION => {
+                self.suspect_since = None;
+                end.suspicion_cleared = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// The verdict is durable: nothing more is expected of this job.
+    pub fn forget(&mut self, job: &JobRef) {
+        self.open.remove(job);
+    }
+
+    /// A poll failed: the round begins anew, and absence is no evidence.
+    pub fn failed(&mut self, now: Timestamp) {
+        self.mentioned.clear();
+        self.gone.clear();
+        self.pages = 0;
+        self.failing_since.get_or_insert(now);
+    }
+
+    /// A poll succeeded.
+    pub fn succeeded(&mut self, now: Timestamp) {
+        if let Some(since) = self.failing_since.take() {
+            self.outage = Some((since, now));
+        }
+    }
+
+    /// weir itself did not look between these times: absence during it is no evidence.
+    pub fn blind(&mut self) {
+        for job in self.open.values_mut() {
+            job.missing_rounds = 0;
+            job.missing_since = None;
+        }
+    }
+}
+
+impl OpenJob {
+    fn new(status: Status) -> OpenJob {
+        OpenJob {
+            view: None,
+            status,
+            last_seen: None,
+            missing_rounds: 0,
+            missing_since: None,
+        }
+    }
+
+    fn outage_since_seen(&self, outage: Option<(Timestamp, Timestamp)>) -> bool {
+        outage.is_some_and(|(_, until)| self.last_seen.is_none_or(|seen| seen <= until))
+    }
+
+    fn reason(&self, outage: Option<(Timestamp, Timestamp)>) -> String {
+        let was = if self.status.is_waiting() {
+            "waiting"
+        } else {
+            self.status.as_str()
+        };
+        match outage {
+            Some((from, until)) if self.outage_since_seen(outage) => format!(
+                "lost in a restart: the provider was unreachable from {from:.0} to {until:.0}, and no longer knows this job, which was {was}"
+            ),
+            _ if self.status.is_waiting() => {
+                "vanished while waiting: it left the provider's queue without ever running (deleted or cleared)".into()
+            }
+            _ => format!("vanished while {was}: the provider no longer knows this job"),
+        }
+    }
+}
+
+fn job_ref(job: &Job) -> JobRef {
+    JobRef {
+        id: job.id.clone(),
+        run: job.run.clone(),
+    }
+}
+
+/// Identifies a view within one process; 64 bits of the standard hasher over its JSON.
+fn view_hash(job: &Job) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_vec(job)
+        .unwrap_or_default()
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::JobState;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_795_000_000 + second).expect("in range")
+    }
+
+    fn reference(id: &str) -> JobRef {
+        JobRef {
+            id: id.into(),
+            run: None,
+        }
+    }
+
+    fn job(id: &str, state: JobState) -> Observation {
+        Observation::Job(Box::new(Job {
+            id: id.into(),
+            run: None,
+            workflow: None,
+            state,
+            name: None,
+            position: None,
+            created: None,
+            started: None,
+            finished: None,
+            steps: Vec::new(),
+            error: None,
+            labels: Vec::new(),
+            detail: "{}".into(),
+        }))
+    }
+
+    fn round(rounds: &mut Rounds, second: i64, jobs: Vec<Observation>) -> RoundEnd {
+        let page = Page {
+            observations: jobs,
+            cursor: None,
+            coverage: Coverage::Complete,
+        };
+        rounds.succeeded(at(second));
+        rounds.acknowledge(&page, at(second));
+        let end = rounds.end_round(Coverage::Complete, at(second));
+        for lost in &end.lost {
+            rounds.forget(&lost.job);
+        }
+        end
+    }
+
+    fn rounds() -> Rounds {
+        Rounds::new(SignedDuration::from_secs(60), [])
+    }
+
+    #[test]
+    fn an_unchanged_view_says_nothing_new() {
+        let mut r = rounds();
+        let page = Page {
+            observations: vec![job("a", JobState::Running)],
+            cursor: None,
+            coverage: Coverage::Complete,
+        };
+        assert_eq!(r.changed(&page).len(), 1);
+        r.acknowledge(&page, at(0));
+        assert!(r.changed(&page).is_empty());
+    }
+
+    #[test]
+    fn a_job_is_lost_after_two_rounds_and_a_minute_not_earlier() {
+        let mut r = rounds();
+        round(&mut r, 0, vec![job("a", JobState::Queued)]);
+        assert!(round(&mut r, 10, vec![]).lost.is_empty());
+        assert!(round(&mut r, 20, vec![]).lost.is_empty());
+        let end = round(&mut r, 71, vec![]);
+        assert_eq!(end.lost[0].job, reference("a"));
+        assert!(
+            end.lost[0].reason.starts_with("vanished while waiting"),
+            "{}",
+            end.lost[0].reason
+        );
+    }
+
+    #[test]
+    fn a_job_seen_again_is_not_missing_any_more() {
+        let mut r = rounds();
+        round(&mut r, 0, vec![job("a", JobState::Running)]);
+        round(&mut r, 10, vec![]);
+        round(&mut r, 20, vec![job("a", JobState::Running)]);
+        assert!(round(&mut r, 75, vec![]).lost.is_empty());
+        assert!(round(&mut r, 80, vec![]).lost.is_empty());
+    }
+
+    #[test]
+    fn a_mass_disappearance_is_held_for_five_minutes() {
+        let mut r = rounds();
+        let all = ["a", "b", "c", "d"]
+            .map(|id| job(id, JobState::Running))
+            .to_vec();
+        round(&mut r, 0, all);
+        assert_eq!(round(&mut r, 10, vec![]).suspect, Some((4, 4)));
+        assert!(round(&mut r, 200, vec![]).lost.is_empty());
+        let end = round(&mut r, 311, vec![]);
+        assert!(end.suspicion_cleared);
+        assert_eq!(end.lost.len(), 4);
+    }
+
+    #[test]
+    fn jobs_gone_after_an_outage_are_lost_in_a_restart() {
+        let mut r = rounds();
+        let all = ["a", "b", "c"].map(|id| job(id, JobState::Queued)).to_vec();
+        round(&mut r, 0, all);
+        r.failed(at(5));
+        assert_eq!(round(&mut r, 30, vec![]).suspect, None);
+        let end = round(&mut r, 91, vec![]);
+        assert_eq!(end.lost.len(), 3);
+        assert!(
+            end.lost[0].reason.starts_with("lost in a restart"),
+            "{}",
+            end.lost[0].reason
+        );
+    }
+
+    #[test]
+    fn a_partial_round_says_nothing_about_the_others() {
+        let mut r = rounds();
+        round(&mut r, 0, vec![job("a", JobState::Running)]);
+        for second in [60, 120, 180] {
+            r.acknowledge(
+                &Page {
+                    observations: vec![],
+                    cursor: None,
+                    coverage: Coverage::Partial,
+                },
+                at(second),
+            );
+            assert!(r.end_round(Coverage::Partial, at(second)).lost.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_providers_word_that_a_job_is_gone_needs_no_grace() {
+        let mut r = rounds();
+        round(&mut r, 0, vec![job("a", JobState::Running)]);
+        assert_eq!(
+            round(&mut r, 1, vec![Observation::Gone(reference("a"))])
+                .lost
+                .len(),
+            1
+        );
+    }
+}
