@@ -1,1 +1,2 @@
 //! What people touch: the command line, the HTTP API and the demo.
+pub mod bundled;

@@ -1,0 +1,70 @@
+# One target per thing that people do here; `make` alone lists them. CI runs `make check`.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+# cargo-nextest where it is there, else cargo's own runner.
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help plugins host-tools build install run demo test test-plugins fmt lint wall doc check
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+host-tools:
+	@scripts/host-tools.sh
+
+plugins: host-tools ## Build the bundled plugins to WebAssembly (sets up the toolchain if it is missing)
+	@scripts/build-plugins.sh
+
+build: plugins ## Build target/release/weir with the plugins inside
+	$(CARGO) build --release --locked --bin weir
+
+install: build ## Install to PREFIX=/usr/local (and DESTDIR)
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 target/release/weir "$(DESTDIR)$(PREFIX)/bin/weir"
+
+run: plugins ## Run the daemon with monitor.ron (ARGS=... are passed on)
+	$(CARGO) build --locked --bin weir
+	target/debug/weir run $(ARGS)
+
+demo: plugins ## Show the main job on a replayed ComfyUI, without any setup
+	$(CARGO) build --locked --bin weir
+	target/debug/weir demo $(ARGS)
+
+test-plugins: plugins ## Test the plugins natively
+ifneq ($(NEXTEST),)
+	cd plugins && $(CARGO) nextest run --locked --workspace
+else
+	cd plugins && $(CARGO) test --locked --workspace --lib --tests
+endif
+
+test: test-plugins ## Run every test
+ifneq ($(NEXTEST),)
+	$(CARGO) nextest run --locked --workspace
+else
+	$(CARGO) test --locked --workspace --lib --bins --tests
+endif
+	$(CARGO) test --locked --workspace --doc
+
+fmt: ## Format everything
+	$(CARGO) fmt --all
+	cd plugins && $(CARGO) fmt --all
+
+lint: plugins ## Format check and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	cd plugins && $(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	cd plugins && $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+wall: ## The model stays free of any runtime
+	! $(CARGO) tree --locked -p weir-model -e normal -i tokio 2>/dev/null | grep -q .
+	! $(CARGO) tree --locked -p weir-core -e normal -i actix-web 2>/dev/null | grep -q .
+
+doc: plugins ## Build the documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+	cd plugins && RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+check: lint wall test doc ## Everything that CI runs

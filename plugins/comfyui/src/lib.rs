@@ -1,0 +1,1 @@
+//! Source `comfyui`: the prompts of a ComfyUI server, read only.

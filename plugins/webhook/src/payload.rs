@@ -1,0 +1,189 @@
+//! The payload of Alertmanager's webhook, version 4, and the request that carries it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use weir_sdk::{Failure, Far, Request, config, failure, text};
+
+use crate::bindings::exports::weir::plugin::alerts::{Alert, Notification, Severity, Status};
+
+pub const CONFIG_SCHEMA: &str = r#"{
+  "type": "object", "additionalProperties": false, "required": ["url"],
+  "properties": {
+    "url": {"type": "string", "description": "Where to POST to"},
+    "headers": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Headers put on every request"},
+    "credential": {"type": "string", "description": "Name of a credential of this receiver"}
+  }
+}"#;
+
+/// What Alertmanager writes for an alert that has not ended.
+const NO_END: &str = "0001-01-01T00:00:00Z";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    url: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    credential: Option<String>,
+}
+
+/// One URL that takes notifications.
+#[derive(Debug)]
+pub struct Webhook {
+    config: Config,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload<'a> {
+    version: &'static str,
+    group_key: &'a str,
+    truncated_alerts: u32,
+    status: &'static str,
+    receiver: &'a str,
+    group_labels: BTreeMap<&'a str, &'a str>,
+    common_labels: BTreeMap<&'a str, &'a str>,
+    common_annotations: BTreeMap<&'a str, &'a str>,
+    #[serde(rename = "externalURL")]
+    external_url: &'a str,
+    alerts: Vec<PayloadAlert<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PayloadAlert<'a> {
+    status: &'static str,
+    labels: BTreeMap<&'a str, &'a str>,
+    annotations: BTreeMap<&'a str, &'a str>,
+    starts_at: String,
+    ends_at: String,
+    #[serde(rename = "generatorURL")]
+    generator_url: &'a str,
+    fingerprint: &'a str,
+}
+
+impl Webhook {
+    pub fn new(config: Config) -> Result<Webhook, Failure> {
+        // Webhook addresses may carry a query (a key of the receiver), but no fragment and no password.
+        let plain = config.url.split('?').next().unwrap_or_default();
+        config::split_url("url", plain)?;
+        if config.url.contains('#')
+            || config
+                .url
+                .chars()
+                .any(|c| c.is_whitespace() || c.is_control())
+        {
+            return Err(failure::misconfigured(
+                "config.url: neither a fragment nor white space has a place here",
+            ));
+        }
+        Ok(Webhook { config })
+    }
+
+    /// A webhook cannot be asked without posting to it, so this says only where the messages go.
+    pub fn check(&self, _far: &impl Far) -> Result<String, Failure> {
+        let plain = self.config.url.split('?').next().unwrap_or_default();
+        Ok(format!(
+            "posts to {}; `weir receiver test` sends a message",
+            text::line(plain, 200)
+        ))
+    }
+
+    /// Delivered means: the server answered below 300.
+    pub fn deliver(&self, far: &impl Far, notification: &Notification) -> Result<(), Failure> {
+        let body = serde_json::to_vec(&payload(notification))
+            .map_err(|error| failure::permanent(error.to_string()))?;
+        let mut headers = vec![
+            ("content-type".to_owned(), "application/json".to_owned()),
+            ("webhook-id".to_owned(), notification.id.clone()),
+        ];
+        let own = |name: &str| {
+            ["content-type", "webhook-id"]
+                .iter()
+                .any(|ours| name.eq_ignore_ascii_case(ours))
+        };
+        headers.extend(
+            self.config
+                .headers
+                .iter()
+                .filter(|(name, _)| !own(name))
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
+        far.fetch(Request {
+            method: "POST".to_owned(),
+            url: self.config.url.clone(),
+            headers,
+            body: Some(body),
+            credential: self.config.credential.clone(),
+            timeout_ms: None,
+        })?;
+        Ok(())
+    }
+}
+
+fn payload(notification: &Notification) -> Payload<'_> {
+    Payload {
+        version: "4",
+        group_key: &notification.key,
+        truncated_alerts: notification.truncated,
+        status: status(notification.status),
+        receiver: &notification.receiver,
+        group_labels: map(&notification.group_labels),
+        common_labels: map(&notification.common_labels),
+        common_annotations: map(&notification.common_annotations),
+        external_url: notification.external_url.as_deref().unwrap_or_default(),
+        alerts: notification.alerts.iter().map(alert).collect(),
+    }
+}
+
+fn alert(alert: &Alert) -> PayloadAlert<'_> {
+    let mut labels = map(&alert.labels);
+    labels.entry("severity").or_insert(severity(alert.severity));
+    let mut annotations = map(&alert.annotations);
+    // The names that Alertmanager's own templates use.
+    annotations.entry("summary").or_insert(&alert.title);
+    if !alert.body.is_empty() {
+        annotations.entry("description").or_insert(&alert.body);
+    }
+    PayloadAlert {
+        status: status(alert.status),
+        labels,
+        annotations,
+        starts_at: time(alert.since),
+        ends_at: alert.ends.map_or_else(|| NO_END.to_owned(), time),
+        generator_url: alert.url.as_deref().unwrap_or_default(),
+        fingerprint: &alert.fingerprint,
+    }
+}
+
+fn map(labels: &[(String, String)]) -> BTreeMap<&str, &str> {
+    labels
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
+}
+
+fn status(status: Status) -> &'static str {
+    match status {
+        Status::Firing => "firing",
+        Status::Resolved => "resolved",
+    }
+}
+
+fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+        Severity::Critical => "critical",
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds; a time that no calendar holds is given as no end.
+fn time(milliseconds: u64) -> String {
+    i64::try_from(milliseconds)
+        .ok()
+        .and_then(|milliseconds| jiff::Timestamp::from_millisecond(milliseconds).ok())
+        .map_or_else(|| NO_END.to_owned(), |timestamp| format!("{timestamp:.3}"))
+}
