@@ -15,6 +15,8 @@ const SUSPICION: SignedDuration = SignedDuration::from_mins(5);
 #[derive(Clone, Debug)]
 pub struct Rounds {
     lost_after: SignedDuration,
+    /// The absence of a job that was not seen since the configuration changed is evidence.
+    unseen_counts: bool,
     open: BTreeMap<JobRef, OpenJob>,
     mentioned: HashSet<JobRef>,
     gone: HashSet<JobRef>,
@@ -52,9 +54,11 @@ pub struct RoundEnd {
 }
 
 impl Rounds {
-    /// `open`: the executions of this source that are not closed, as the store has them.
+    /// `open`: the executions of this source that are not closed, as the store has them. `unseen_counts` is false
+    /// after a change of configuration: absence is no evidence until a job was seen again.
     pub fn new(
         lost_after: SignedDuration,
+        unseen_counts: bool,
         open: impl IntoIterator<Item = (JobRef, Status)>,
     ) -> Rounds {
         let open = open
@@ -63,6 +67,7 @@ impl Rounds {
             .collect();
         Rounds {
             lost_after,
+            unseen_counts,
             open,
             mentioned: HashSet::new(),
             gone: HashSet::new(),
@@ -135,7 +140,8 @@ impl Rounds {
         let mut end = RoundEnd::default();
         if coverage == Coverage::Complete {
             for (reference, job) in &mut self.open {
-                if !mentioned.contains(reference) {
+                let counts = self.unseen_counts || job.last_seen.is_some();
+                if counts && !mentioned.contains(reference) {
                     job.missing_rounds += 1;
                     job.missing_since.get_or_insert(now);
                 }
@@ -204,6 +210,13 @@ impl Rounds {
         self.gone.clear();
         self.pages = 0;
         self.failing_since.get_or_insert(now);
+    }
+
+    /// The provider answered but weir could not record it: the round begins anew, the provider is not to blame.
+    pub fn failed_here(&mut self) {
+        self.mentioned.clear();
+        self.gone.clear();
+        self.pages = 0;
     }
 
     /// A poll succeeded.
@@ -321,7 +334,7 @@ mod tests {
     }
 
     fn rounds() -> Rounds {
-        Rounds::new(SignedDuration::from_secs(60), [])
+        Rounds::new(SignedDuration::from_secs(60), true, [])
     }
 
     #[test]
@@ -407,6 +420,18 @@ mod tests {
             );
             assert!(r.end_round(Coverage::Partial, at(second)).lost.is_empty());
         }
+    }
+
+    #[test]
+    fn after_a_changed_configuration_absence_is_no_evidence_until_a_job_was_seen() {
+        let open = [(reference("a"), Status::Running)];
+        let mut r = Rounds::new(SignedDuration::from_secs(60), false, open.clone());
+        for second in [0, 60, 120] {
+            assert!(round(&mut r, second, vec![]).lost.is_empty());
+        }
+        let mut r = Rounds::new(SignedDuration::from_secs(60), true, open);
+        round(&mut r, 0, vec![]);
+        assert_eq!(round(&mut r, 60, vec![]).lost.len(), 1);
     }
 
     #[test]
