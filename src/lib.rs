@@ -1,2 +1,3 @@
 //! What people touch: the command line, the HTTP API and the demo.
 pub mod bundled;
+pub mod replay;

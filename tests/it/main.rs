@@ -1,0 +1,8 @@
+//! The one integration test binary.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+mod replay;
