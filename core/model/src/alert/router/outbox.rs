@@ -1,0 +1,184 @@
+//! Notifications of the router: who gets one, what it says, and whether it is muted.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::state::Live;
+use super::{AlertState, Decision, NoticeReason, OutboxEntry, Router, events, words};
+use crate::alert::fact::receiver_subject;
+use crate::alert::notification::{AlertStatus, Notification, NotifiedAlert};
+use crate::alert::route::{LOG_RECEIVER, Target};
+use crate::alert::rule::WEIR_TROUBLE;
+use crate::alert::text;
+use crate::event::AlertEvent;
+
+impl Router {
+    /// Tells of an alert: its row, its event, and a notification for each receiver.
+    pub(super) fn notify(
+        &mut self,
+        fingerprint: &str,
+        reason: NoticeReason,
+        now: Timestamp,
+        out: &mut Vec<Decision>,
+    ) {
+        let Some(live) = self.state.alerts.get(fingerprint) else {
+            return;
+        };
+        let targets = self.targets(live, reason);
+        let muted: Vec<Option<String>> = targets
+            .iter()
+            .map(|target| self.muted_by(&target.receiver, &live.row.labels, now))
+            .collect();
+        let live = self
+            .state
+            .alerts
+            .get_mut(fingerprint)
+            .expect("it was there a moment ago");
+        if reason != NoticeReason::Resolved {
+            live.notices = live.notices.saturating_add(1);
+            live.last_notice_at = now;
+            out.push(Decision::Alert(Box::new(live.row.clone())));
+            let event = match reason {
+                NoticeReason::First => Some(AlertEvent::Fired {
+                    severity: live.row.severity,
+                    title: live.row.title.clone(),
+                }),
+                NoticeReason::More => Some(events::updated(&live.row)),
+                NoticeReason::Repeat | NoticeReason::Resolved => None,
+            };
+            out.extend(event.map(|event| Decision::Event {
+                fingerprint: fingerprint.to_owned(),
+                event,
+            }));
+        }
+        for (target, suppressed) in targets.into_iter().zip(muted) {
+            let notification = live.notification(
+                &target.receiver,
+                reason,
+                self.config.public_url.as_deref(),
+                now,
+            );
+            if suppressed.is_none() {
+                live.announced.insert(target.receiver.clone());
+            }
+            out.push(Decision::Notify(Box::new(OutboxEntry {
+                receiver: target.receiver,
+                fingerprint: fingerprint.to_owned(),
+                reason,
+                suppressed,
+                because: target.because,
+                notification,
+            })));
+        }
+        live.unsent = 0;
+        self.changed = true;
+    }
+
+    /// By which mute a notification is kept back, if by any.
+    pub(super) fn muted_by(
+        &self,
+        receiver: &str,
+        labels: &[(String, String)],
+        now: Timestamp,
+    ) -> Option<String> {
+        let covers =
+            |mute: &&crate::alert::mute::Mute| mute.is_active(now) && mute.covers(receiver, labels);
+        let mute = self.state.mutes.iter().find(covers)?;
+        Some(format!(
+            "muted: {} until {} by {}",
+            mute.scope, mute.until, mute.created_by
+        ))
+    }
+
+    fn targets(&self, live: &Live, reason: NoticeReason) -> Vec<Target> {
+        let plain = |receiver: &String| Target {
+            receiver: receiver.clone(),
+            path: Vec::new(),
+            because: Vec::new(),
+        };
+        if reason == NoticeReason::Resolved {
+            let there = |receiver: &&String| self.config.receivers.contains(receiver);
+            return live.announced.iter().filter(there).map(plain).collect();
+        }
+        if live.row.rule != WEIR_TROUBLE {
+            return self.config.route.targets(&live.row.labels);
+        }
+        let all: BTreeSet<&String> = self
+            .config
+            .receivers
+            .iter()
+            .chain(&self.config.fallback)
+            .collect();
+        let works = |receiver: &&String| {
+            !self.state.conditions.contains_key(&format!(
+                "trouble/{}",
+                text::name(&receiver_subject(receiver))
+            ))
+        };
+        let working: Vec<Target> = all.into_iter().filter(works).map(plain).collect();
+        if working.is_empty() {
+            vec![plain(&LOG_RECEIVER.to_owned())]
+        } else {
+            working
+        }
+    }
+}
+
+impl Live {
+    fn notification(
+        &self,
+        receiver: &str,
+        reason: NoticeReason,
+        external_url: Option<&str>,
+        now: Timestamp,
+    ) -> Notification {
+        let row = &self.row;
+        let (title, text) = words::notice(row, reason, self.unsent, now);
+        let status = match row.state {
+            AlertState::Resolved => AlertStatus::Resolved,
+            AlertState::Firing | AlertState::Acknowledged => AlertStatus::Firing,
+        };
+        let alert = NotifiedAlert {
+            fingerprint: row.fingerprint.clone(),
+            status,
+            severity: row.severity,
+            title: row.title.clone(),
+            body: row.body.clone(),
+            labels: row.labels.clone(),
+            annotations: row.annotations.clone(),
+            since: row.started_at,
+            ends: row.ends_at,
+            count: row.count,
+            executions: row.executions.iter().map(ToString::to_string).collect(),
+            url: row.url.clone(),
+        };
+        // The last notice has no number of its own: it ends the life that the numbers count.
+        let number = if reason == NoticeReason::Resolved {
+            "end".to_owned()
+        } else {
+            self.notices.to_string()
+        };
+        Notification {
+            id: format!("{}-{number}-{receiver}", row.group_key),
+            key: row.group_key.clone(),
+            severity: row.severity,
+            title,
+            text,
+            test: false,
+            receiver: receiver.to_owned(),
+            status,
+            group_labels: row
+                .labels
+                .iter()
+                .filter(|(label, _)| label != "severity")
+                .cloned()
+                .collect(),
+            common_labels: row.labels.clone(),
+            common_annotations: row.annotations.clone(),
+            alerts: vec![alert],
+            truncated: 0,
+            external_url: external_url.map(ToOwned::to_owned),
+        }
+    }
+}
