@@ -6,6 +6,8 @@ pub mod alert;
 pub mod event;
 pub mod id;
 pub mod observation;
+pub mod rollup;
 pub mod source;
 pub mod status;
+pub mod threshold;
 pub mod workflow;
