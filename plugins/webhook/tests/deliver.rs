@@ -1,8 +1,4 @@
 //! What a webhook gets for a notification, and when it counts as delivered.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test stops at the first thing that is not as it should be"
-)]
 
 use std::cell::RefCell;
 
