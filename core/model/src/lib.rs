@@ -5,6 +5,7 @@
 pub mod alert;
 pub mod event;
 pub mod id;
+pub mod metrics;
 pub mod observation;
 pub mod rollup;
 pub mod source;

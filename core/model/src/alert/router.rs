@@ -73,8 +73,10 @@ pub struct AlertRow {
     pub started_at: Timestamp,
     pub last_at: Timestamp,
     pub ends_at: Option<Timestamp>,
-    /// Why it ended, or who acknowledged it.
+    /// Why it ended.
     pub reason: Option<String>,
+    pub acknowledged_by: Option<String>,
+    pub acknowledged_at: Option<Timestamp>,
     pub count: u32,
     /// Newest first, at most [`EXECUTIONS_MAX`].
     pub executions: Vec<Uuid>,
@@ -173,9 +175,14 @@ impl Router {
         &self.state
     }
 
-    /// The last fact that was taken; none before the first.
-    pub fn cursor(&self) -> Option<Seq> {
-        self.state.cursor
+    /// The last event of the journal that was taken or skipped; 0 before the first.
+    pub fn cursor(&self) -> Seq {
+        self.state.cursor.unwrap_or(Seq(0))
+    }
+
+    /// Moves the cursor over events that are no facts for the router. Never back.
+    pub fn skip_to(&mut self, seq: Seq) {
+        self.state.cursor = self.state.cursor.max(Some(seq));
     }
 
     /// Alerts that have not ended, in the order of their fingerprints.
@@ -250,9 +257,11 @@ impl Router {
         let live = self.state.alerts.get_mut(fingerprint).ok_or_else(unknown)?;
         let by = crate::alert::text::name(by);
         live.row.state = AlertState::Acknowledged;
-        live.row.reason = Some(format!("acknowledged by {by}"));
+        live.row.acknowledged_by = Some(by.clone());
+        live.row.acknowledged_at = Some(now);
         if live.condition.is_none() {
             live.row.ends_at = Some(now);
+            live.row.reason = Some("acknowledged".to_owned());
         }
         out.push(Decision::Alert(Box::new(live.row.clone())));
         if live.condition.is_none() {

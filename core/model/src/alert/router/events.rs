@@ -330,6 +330,8 @@ impl Live {
             last_at: now,
             ends_at: None,
             reason: None,
+            acknowledged_by: None,
+            acknowledged_at: None,
             count: 0,
             executions: Vec::new(),
             group_key: format!("{fingerprint}-{:x}", now.as_millisecond()),

@@ -23,7 +23,7 @@ const CLOCK_STEP_MAX: SignedDuration = SignedDuration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RouterState {
-    /// The last fact that was taken.
+    /// The last event that was taken or skipped.
     pub(super) cursor: Option<Seq>,
     pub(super) now: Timestamp,
     /// By fingerprint.
@@ -140,6 +140,11 @@ impl RouterState {
                     .any(|live| live.row.rule == *rule && live.condition.as_ref() == Some(key))
             });
         }
+    }
+
+    /// The group keys of the alerts that have not ended.
+    pub fn group_keys(&self) -> impl Iterator<Item = &str> {
+        self.alerts.values().map(|live| live.row.group_key.as_str())
     }
 
     pub(super) fn unfinished(&self, source: &str) -> u32 {
