@@ -132,6 +132,55 @@ fn what_monitor_ron_shows_as_defaults_are_the_defaults() {
 }
 
 #[test]
+fn what_is_shown_is_effective_and_read_again_means_the_same() {
+    for (name, text) in files("valid")
+        .into_iter()
+        .chain([("monitor".to_owned(), shipped())])
+    {
+        let (config, _) = believed(&text);
+        let ron = config.to_ron_redacted();
+        let (again, _) = believed(&ron);
+        assert_eq!(
+            again.to_json_redacted(),
+            config.to_json_redacted(),
+            "{name}:\n{ron}"
+        );
+        assert_eq!(again.to_ron_redacted(), ron);
+    }
+}
+
+#[test]
+fn the_shown_forms_of_the_reference_file() {
+    let (config, _) = believed(&shipped().replace("//~ ", "    "));
+    let json = serde_json::to_string_pretty(&config.to_json_redacted()).unwrap();
+    snapshot_settings().bind(|| {
+        insta::assert_snapshot!("shown_ron", config.to_ron_redacted());
+        insta::assert_snapshot!("shown_json", json);
+    });
+}
+
+#[test]
+fn nothing_secret_is_shown() {
+    let (config, _) = believed(
+        r#"(
+            sources: [(name: "a", plugin: "comfyui", config: {
+                "url": "https://a.example/path?key=hunter2#hunter2", "api-key": "hunter2",
+                "deep": [{ "password": "hunter2", "urls": ["http://b.example/?t=hunter2"] }],
+            })],
+            health: [(name: "app", url: "https://a.example/health?key=hunter2")],
+            alerts: (deadman: (url: "https://hc-ping.com/hunter2")),
+        )"#,
+    );
+    for shown in [
+        config.to_ron_redacted(),
+        config.to_json_redacted().to_string(),
+    ] {
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("https://a.example/path?***"), "{shown}");
+    }
+}
+
+#[test]
 fn paths_start_at_the_folder_of_the_file_and_at_the_home() {
     let (mut config, _) = believed(
         r#"(data_dir: "~/weir", sources: [
