@@ -260,11 +260,17 @@ mod tests {
             "http://127.0.0.1:8188",
             "https://*.googleapis.com",
             "https://ntfy.sh",
-            "http://[::1]:80801",
+            "http://[::1]:8081",
         ] {
-            if let Ok(origin) = OriginPattern::parse(text) {
-                assert_eq!(origin.to_string(), text);
-            }
+            assert_eq!(pattern(text).to_string(), text);
         }
+        assert_eq!(
+            pattern("HTTPS://Ntfy.SH:443/").to_string(),
+            "https://ntfy.sh"
+        );
+        assert_eq!(
+            pattern("ws://gpu2.local:8188").to_string(),
+            "http://gpu2.local:8188"
+        );
     }
 }
