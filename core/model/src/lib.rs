@@ -3,6 +3,7 @@
 //! Pure: `now`, ids and facts come in, facts go out. No clock, no files, no threads, no sockets.
 
 pub mod alert;
+pub mod config;
 pub mod event;
 pub mod id;
 pub mod metrics;

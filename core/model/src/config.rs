@@ -1,0 +1,378 @@
+//! The configuration: the text of `monitor.ron` in, a believed [`Config`] or every mistake at once out.
+//!
+//! Pure: nothing is read, looked up or expanded here. [`Config::resolve`] is given the folder and the home.
+
+mod alerts;
+mod check;
+mod decode;
+pub mod diagnostic;
+pub mod origin;
+mod plugin;
+mod sections;
+mod show;
+mod tree;
+mod values;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::Time;
+use url::Url;
+
+pub use self::diagnostic::{Diagnostic, suggest};
+pub use self::origin::OriginPattern;
+use crate::alert::route::{LOG_RECEIVER, Route};
+use crate::alert::rule::Rule;
+
+/// Larger files are refused unread.
+pub const TEXT_LEN_MAX: usize = 1 << 20;
+/// What the caller knows and the text alone does not tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ParseContext<'a> {
+    /// Names of the bundled plugins, sources and handlers alike.
+    pub known_plugins: &'a [&'a str],
+    /// Names of the time zones there are; empty = `timezone` is not checked.
+    pub known_timezones: &'a [&'a str],
+}
+
+/// Reads a configuration. Warnings come with a good one; with a bad one, everything found does, in order of place.
+pub fn parse(
+    text: &str,
+    ctx: &ParseContext<'_>,
+) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+    sections::parse(text, ctx)
+}
+
+/// A configuration that holds together. The default watches nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// None = the caller's default (XDG).
+    pub data_dir: Option<PathBuf>,
+    /// IANA name; None = the system's zone.
+    pub timezone: Option<String>,
+    pub durability: Durability,
+    pub http: Http,
+    pub sources: Vec<SourceConfig>,
+    pub resources: Resources,
+    /// Accepted, not acted on by this version.
+    pub health: Vec<HealthCheck>,
+    /// Accepted, not acted on by this version.
+    pub deadlines: Vec<Deadline>,
+    pub alerts: Alerts,
+    pub retention: Retention,
+    pub log: Log,
+}
+
+/// What a commit survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Loss of power.
+    #[default]
+    Power,
+    /// Death of the process only; faster.
+    Process,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// The base of every link in an alert.
+    pub public_url: Option<Url>,
+    /// Host names (with a port, where one is meant) that requests may carry beside those of `listen` and `public_url`.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8000).into(),
+            public_url: None,
+            allowed_hosts: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceConfig {
+    /// The source's identity: history belongs to the name.
+    pub name: String,
+    pub entry: PluginEntry,
+    pub poll_interval: Duration,
+    /// Whether weir may submit, cancel and retry there.
+    pub control: bool,
+    /// How long a job must be missing before it is called lost.
+    pub lost_after: Duration,
+    /// Jobs older than this are ignored.
+    pub forgotten_before: Option<Timestamp>,
+}
+
+/// What a source and a receiver have in common: a plugin, its configuration, and what it may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginEntry {
+    pub plugin: PluginRef,
+    pub sha256: Option<[u8; 32]>,
+    /// Always an object. Handed to the plugin as JSON.
+    pub config: serde_json::Value,
+    /// None = the origins of the URLs in `config`.
+    pub allow: Option<Vec<OriginPattern>>,
+    pub credentials: BTreeMap<String, Credential>,
+    pub limits: Limits,
+}
+
+impl PluginEntry {
+    /// Where the plugin may connect to: `allow` if given, else the origins of the absolute URLs in its own `config`.
+    pub fn origin_allow_list(&self) -> Vec<OriginPattern> {
+        self.allow
+            .clone()
+            .unwrap_or_else(|| origin::origins_in(&self.config))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginRef {
+    /// A plugin inside the binary.
+    Bundled(String),
+    /// A `.wasm` file.
+    File(PathBuf),
+}
+
+/// A secret under a name, sent only to its origins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    pub kind: CredentialKind,
+    pub secret: Secret,
+    /// Never empty.
+    pub origins: Vec<OriginPattern>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialKind {
+    Bearer,
+    Basic {
+        user: String,
+    },
+    /// `name` is a header that a plugin may set, in lower case.
+    Header {
+        name: String,
+    },
+}
+
+/// Where a secret is read from; the secret itself is never here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    Env(String),
+    File(PathBuf),
+}
+
+/// What a plugin may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub memory_bytes: u64,
+    /// Per call.
+    pub cpu: Duration,
+    /// Per call.
+    pub wall: Duration,
+    pub response_bytes: u64,
+    /// Per call.
+    pub requests: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 64 << 20,
+            cpu: Duration::from_millis(500),
+            wall: Duration::from_secs(30),
+            response_bytes: 8 << 20,
+            requests: 32,
+        }
+    }
+}
+
+impl Limits {
+    /// The defaults for a plugin. On ComfyUI servers without `/api/jobs` a long queue is huge (153 kB a job).
+    pub fn default_for(plugin: &PluginRef) -> Self {
+        match plugin {
+            PluginRef::Bundled(name) if name == "comfyui" => Self {
+                memory_bytes: 192 << 20,
+                response_bytes: 64 << 20,
+                ..Self::default()
+            },
+            _ => Self::default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resources {
+    pub interval: Duration,
+    /// Thresholds of `ResourceOver`, 0 to 100.
+    pub memory_percent: f64,
+    pub cpu_percent: f64,
+    pub disk_percent: f64,
+    /// Names of processes to watch beside the host and the daemon itself.
+    pub processes: Vec<String>,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            memory_percent: 85.0,
+            cpu_percent: 90.0,
+            disk_percent: 95.0,
+            processes: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    pub name: String,
+    pub url: Url,
+    pub interval: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deadline {
+    /// A workflow key; `*` stands for any text.
+    pub workflow: String,
+    pub start_by: Option<Time>,
+    pub max_run: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alerts {
+    pub rules: Vec<Rule>,
+    /// Beside [`LOG_RECEIVER`], which always exists.
+    pub receivers: Vec<ReceiverConfig>,
+    /// The root: no matchers, it takes everything.
+    pub route: Route,
+    /// Told when another receiver cannot be.
+    pub fallback: Option<String>,
+    pub deadman: Option<Deadman>,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self {
+            rules: Vec::new(),
+            receivers: Vec::new(),
+            route: Route::to(LOG_RECEIVER),
+            fallback: None,
+            deadman: None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceiverConfig {
+    pub name: String,
+    /// `plugin` is what the file calls `handler`.
+    pub entry: PluginEntry,
+    /// None = no limit but the outbox's own.
+    pub rate: Option<Rate>,
+}
+
+/// At most `count` messages in any `per`. Written `20/m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub count: u32,
+    pub per: Duration,
+}
+
+/// A far side that raises the alarm when weir falls silent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deadman {
+    /// A capability: never shown whole.
+    pub url: Url,
+    pub interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub age: Duration,
+    pub size_bytes: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            age: Duration::from_secs(30 * 86_400),
+            size_bytes: 2 << 30,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Config {
+    /// Makes every path absolute: `~` is `home`, a relative path starts at `base_dir` (the folder of the file).
+    pub fn resolve(&mut self, base_dir: &Path, home: &Path) {
+        let entries = self.sources.iter_mut().map(|source| &mut source.entry);
+        let entries = entries.chain(
+            self.alerts
+                .receivers
+                .iter_mut()
+                .map(|receiver| &mut receiver.entry),
+        );
+        let paths = entries.flat_map(|entry| {
+            let plugin = match &mut entry.plugin {
+                PluginRef::File(path) => Some(path),
+                PluginRef::Bundled(_) => None,
+            };
+            let secrets = entry.credentials.values_mut().filter_map(|credential| {
+                match &mut credential.secret {
+                    Secret::File(path) => Some(path),
+                    Secret::Env(_) => None,
+                }
+            });
+            plugin.into_iter().chain(secrets)
+        });
+        for path in paths.chain(&mut self.data_dir) {
+            *path = match path.strip_prefix("~") {
+                Ok(rest) => home.join(rest),
+                Err(_) => base_dir.join(&*path),
+            };
+        }
+    }
+
+    /// Where the plugin of this entry may connect to (plugins.md 5.1).
+    pub fn origin_allow_list(entry: &PluginEntry) -> Vec<OriginPattern> {
+        entry.origin_allow_list()
+    }
+
+    /// The configuration as it works, defaults included, secrets and capability URLs masked.
+    pub fn to_json_redacted(&self) -> serde_json::Value {
+        show::json(self)
+    }
+
+    /// The same as RON that can be read again (where nothing was masked, to the same configuration).
+    pub fn to_ron_redacted(&self) -> String {
+        show::ron(self)
+    }
+}
