@@ -1,0 +1,337 @@
+//! The monitor: builds, starts, reloads and stops everything, and the handle that people hold.
+
+mod plan;
+mod runtime;
+mod views;
+
+pub use plan::{BundledPlugin, PlanError, read_secret};
+pub use views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
+
+use crate::clock::Clock;
+use crate::feed::JobSource;
+use crate::alert::{Acknowledge, LiftMute, SetMute};
+use crate::journal::{CommitError, JournalError, JournalHandle, OpenError, ReadError};
+use crate::live::Board;
+use crate::metrics::MetricsView;
+use crate::plugin::PluginError;
+use crate::sampler::ResourceSample;
+use crate::source::SourceOptions;
+use jiff::SignedDuration;
+use runtime::{Order, Shared};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use weir_model::alert::notification::Notification;
+use weir_model::alert::mute::{Mute, MuteScope};
+use weir_model::config;
+
+/// What a monitor is started with: the settings, and what no file can name.
+#[derive(Clone)]
+pub struct Config {
+    pub settings: config::Config,
+    /// Exists already or is made, 0700.
+    pub data_dir: PathBuf,
+    /// Where compiled plugins are kept; none = compiled at every start.
+    pub cache_dir: Option<PathBuf>,
+    pub bundled: Vec<BundledPlugin>,
+    pub in_process: Vec<InProcessSource>,
+    /// An idle workflow's actor is let go after this long.
+    pub passivate_after: Duration,
+    /// Measure the host's resources.
+    pub sample_resources: bool,
+    temporary: Option<Arc<tempfile::TempDir>>,
+}
+
+/// A source inside the embedding program.
+#[derive(Clone)]
+pub struct InProcessSource {
+    pub options: SourceOptions,
+    pub source: Arc<dyn JobSource>,
+}
+
+impl Config {
+    pub fn new(settings: config::Config, data_dir: PathBuf) -> Config {
+        Config {
+            settings,
+            data_dir,
+            cache_dir: None,
+            bundled: Vec::new(),
+            in_process: Vec::new(),
+            passivate_after: Duration::from_secs(300),
+            sample_resources: true,
+            temporary: None,
+        }
+    }
+
+    /// Default settings in a directory that goes away with the last handle. Does not measure the host.
+    pub fn temporary() -> std::io::Result<Config> {
+        let dir = tempfile::Builder::new().prefix("weir-").tempdir()?;
+        let mut config = Config::new(config::Config::default(), dir.path().to_owned());
+        config.sample_resources = false;
+        config.temporary = Some(Arc::new(dir));
+        Ok(config)
+    }
+
+    /// Adds a source that is polled every `poll_interval`; its jobs are lost after a minute's absence.
+    #[must_use]
+    pub fn source(mut self, name: &str, poll_interval: Duration, source: Arc<dyn JobSource>) -> Config {
+        let options = SourceOptions {
+            name: name.to_owned(),
+            poll_interval,
+            lost_after: Duration::from_secs(60),
+            forgotten_before: None,
+        };
+        self.in_process.push(InProcessSource { options, source });
+        self
+    }
+}
+
+/// Why a monitor did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the data directory {}: {error}", .path.display())]
+    DataDir { path: PathBuf, error: std::io::Error },
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    #[error(transparent)]
+    Plugins(#[from] PluginError),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Plan(Vec<PlanError>),
+    #[error("reading the store: {0}")]
+    Read(#[from] ReadError),
+    #[error("its thread: {0}")]
+    Thread(std::io::Error),
+    #[error("it stopped while it was starting")]
+    Stopped,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ActError {
+    #[error("there is no {0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("not recorded: {0}")]
+    NotRecorded(String),
+}
+
+impl From<JournalError> for ActError {
+    fn from(error: JournalError) -> ActError {
+        ActError::NotRecorded(error.to_string())
+    }
+}
+
+impl From<CommitError> for ActError {
+    fn from(error: CommitError) -> ActError {
+        ActError::NotRecorded(error.to_string())
+    }
+}
+
+impl From<ReadError> for ActError {
+    fn from(error: ReadError) -> ActError {
+        ActError::NotRecorded(error.to_string())
+    }
+}
+
+/// Why a new configuration was not taken; the old one goes on.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ReloadError {
+    #[error("{0} cannot change while weir runs: it needs a restart")]
+    NeedsRestart(&'static str),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Plan(Vec<PlanError>),
+    #[error("weir is stopping")]
+    Stopping,
+}
+
+/// What to keep quiet about, and for how long.
+#[derive(Clone, Debug)]
+pub struct MuteRequest {
+    pub scope: MuteScope,
+    pub duration: Duration,
+    pub by: String,
+}
+
+/// Starts monitors.
+pub struct Monitor;
+
+impl Monitor {
+    /// Starts everything on a thread of its own. Works under any executor, or none that is actix's.
+    pub async fn start(config: Config) -> Result<MonitorHandle, StartError> {
+        let (ready, started) = oneshot::channel();
+        let keep = config.temporary.clone();
+        let thread = std::thread::Builder::new().name("weir-monitor".into());
+        let thread = thread.spawn(move || runtime::run(config, ready)).map_err(StartError::Thread)?;
+        let (shared, orders) = started.await.map_err(|_| StartError::Stopped)??;
+        let inner = Inner { shared, orders, thread: std::sync::Mutex::new(Some(thread)), _keep: keep };
+        Ok(MonitorHandle { inner: Arc::new(inner) })
+    }
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    orders: mpsc::UnboundedSender<Order>,
+    thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    _keep: Option<Arc<tempfile::TempDir>>,
+}
+
+impl Drop for Inner {
+    /// Dropping the last handle stops the monitor and waits until everything acknowledged is on disk.
+    fn drop(&mut self) {
+        let _ = self.orders.send(Order::Shutdown(None));
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Holds a running monitor. Clones are the same monitor; the last one stops it.
+#[derive(Clone)]
+pub struct MonitorHandle {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for MonitorHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MonitorHandle").field("journal", self.journal()).finish_non_exhaustive()
+    }
+}
+
+impl MonitorHandle {
+    pub fn journal(&self) -> &JournalHandle {
+        &self.inner.shared.journal
+    }
+
+    /// Live progress of what runs.
+    pub fn board(&self) -> &Board {
+        &self.inner.shared.board
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.inner.shared.clock
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> Arc<config::Config> {
+        self.inner.shared.settings.load_full()
+    }
+
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.inner.shared.data_dir
+    }
+
+    /// The newest measurement; none before the first, or when measuring is off.
+    pub fn resources(&self) -> Option<Arc<ResourceSample>> {
+        self.inner.shared.resources.load_full()
+    }
+
+    pub fn metrics(&self) -> Arc<MetricsView> {
+        self.inner.shared.metrics.load_full()
+    }
+
+    pub fn sources(&self) -> Vec<SourceView> {
+        self.inner.shared.source_views()
+    }
+
+    pub fn receivers(&self) -> Vec<ReceiverView> {
+        self.inner.shared.receiver_views()
+    }
+
+    pub fn status(&self) -> MonitorStatus {
+        self.inner.shared.status()
+    }
+
+    /// The text of `/metrics`.
+    pub fn exposition(&self) -> String {
+        self.inner.shared.exposition()
+    }
+
+    /// Messages to the in-process receiver, which is told about every alert.
+    pub fn notifications(&self) -> broadcast::Receiver<Arc<Notification>> {
+        self.inner.shared.notifications.subscribe()
+    }
+
+    /// Acknowledges an alert by its UUID or fingerprint.
+    pub async fn acknowledge(&self, alert: &str, by: &str) -> Result<(), ActError> {
+        let found = {
+            let (journal, wanted) = (self.journal().clone(), alert.to_owned());
+            self.read(move || journal.reader()?.find_alert(&wanted)).await?
+        };
+        let row = found.ok_or_else(|| ActError::NotFound(format!("alert {alert}")))?;
+        let ask = Acknowledge { fingerprint: row.fingerprint, by: by.to_owned() };
+        self.inner.shared.router.ask(ask).await.unwrap_or_else(|| Err(router_down()))
+    }
+
+    /// Keeps notifications about something quiet for a while. Stored, expiring, shown in the status.
+    pub async fn mute(&self, request: MuteRequest) -> Result<Mute, ActError> {
+        let now = self.clock().now();
+        let until = SignedDuration::try_from(request.duration).ok().and_then(|d| now.checked_add(d).ok());
+        let until = until.filter(|until| *until > now);
+        let until = until.ok_or_else(|| ActError::Invalid("the duration is out of range".into()))?;
+        let mute = Mute {
+            id: uuid::Uuid::now_v7().to_string(),
+            scope: request.scope,
+            until,
+            created_by: request.by,
+        };
+        let ask = SetMute(mute.clone());
+        self.inner.shared.router.ask(ask).await.unwrap_or_else(|| Err(router_down()))?;
+        Ok(mute)
+    }
+
+    /// Ends a mute before its time.
+    pub async fn unmute(&self, id: &str) -> Result<(), ActError> {
+        let mute = self.inner.shared.mutes.load().iter().find(|m| m.id == id).cloned();
+        let mute = mute.ok_or_else(|| ActError::NotFound(format!("mute {id}")))?;
+        self.inner.shared.router.ask(LiftMute(mute.scope)).await.unwrap_or_else(|| Err(router_down()))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ActError> {
+        let looked = tokio::task::spawn_blocking(look).await;
+        Ok(looked.map_err(|_| ActError::NotRecorded("the look was cut off".into()))??)
+    }
+
+    /// Takes a new configuration, all of it or nothing.
+    pub async fn reload(&self, settings: config::Config) -> Result<(), ReloadError> {
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Reload(Box::new(settings), answer);
+        self.inner.orders.send(order).map_err(|_| ReloadError::Stopping)?;
+        answered.await.map_err(|_| ReloadError::Stopping)?
+    }
+
+    /// A configuration could not even be read: the last good one goes on, and this is said.
+    pub fn reload_failed(&self, message: String) {
+        self.inner.shared.reload_failed(message);
+    }
+
+    /// Returns once every consumer has taken in what was committed when this was called.
+    pub async fn settled(&self) {
+        self.inner.shared.settled().await;
+    }
+
+    /// Stops everything; what was acknowledged is on disk.
+    pub async fn shutdown(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.inner.orders.send(Order::Shutdown(Some(answer))).is_ok() {
+            let _ = answered.await;
+        }
+    }
+
+    /// Makes the named actor panic, to show in tests that nothing else is harmed. False: there is no such actor.
+    #[doc(hidden)]
+    pub async fn panic_actor(&self, name: &str) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Panic(name.to_owned(), answer);
+        self.inner.orders.send(order).is_ok() && answered.await.unwrap_or(false)
+    }
+}
+
+fn router_down() -> ActError {
+    ActError::NotRecorded("the alert router is down; try again".into())
+}

@@ -1,0 +1,143 @@
+//! What a configuration means for the rooms: plugin entries made ready, secrets read, changes told from a reload.
+
+use crate::plugin::{AllowRule, Credential, Limits, PluginSpec, Role, Scheme, Secret, WasmBytes};
+use crate::source::SourceOptions;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+use weir_model::config::{self, CredentialKind, PluginEntry, PluginRef, SourceConfig};
+
+/// A plugin inside the program that embeds this crate.
+#[derive(Clone, Copy, Debug)]
+pub struct BundledPlugin {
+    pub name: &'static str,
+    /// A component.
+    pub bytes: &'static [u8],
+}
+
+/// Why an entry cannot be used, with the way to it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct PlanError {
+    pub path: String,
+    pub message: String,
+}
+
+/// Largest secret read from a file.
+const SECRET_LEN_MAX: u64 = 64 * 1024;
+
+/// Reads what `env:` or `file:` names.
+pub fn read_secret(secret: &config::Secret) -> Result<Secret, String> {
+    match secret {
+        config::Secret::Env(name) => match std::env::var(name) {
+            Ok(value) if !value.trim().is_empty() => Ok(Secret::new(value)),
+            Ok(_) => Err(format!("the environment variable {name} is empty")),
+            Err(_) => Err(format!("the environment variable {name} is not set")),
+        },
+        config::Secret::File(path) => {
+            let problem = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
+            let length = std::fs::metadata(path).map_err(problem)?.len();
+            if length > SECRET_LEN_MAX {
+                return Err(format!("{} is too large for a secret ({length} bytes)", path.display()));
+            }
+            std::fs::read_to_string(path).map(Secret::new).map_err(problem)
+        }
+    }
+}
+
+pub(crate) fn source_options(source: &SourceConfig) -> SourceOptions {
+    SourceOptions {
+        name: source.name.clone(),
+        poll_interval: source.poll_interval,
+        lost_after: source.lost_after,
+        forgotten_before: source.forgotten_before,
+    }
+}
+
+/// Tells one configuration of a source from the next: a change means a new generation and a cursor from the start.
+pub(crate) fn config_hash(entry: &PluginEntry) -> String {
+    let plugin = match &entry.plugin {
+        PluginRef::Bundled(name) => name.clone(),
+        PluginRef::File(path) => path.display().to_string(),
+    };
+    let digest = Sha256::digest(format!("{plugin}\n{}", entry.config));
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn plugin_name(plugin: &PluginRef) -> String {
+    match plugin {
+        PluginRef::Bundled(name) => name.clone(),
+        PluginRef::File(path) => {
+            path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+        }
+    }
+}
+
+/// Makes an entry ready to be opened. `path`: the way to it, for errors.
+pub(crate) fn plugin_spec(
+    path: &str,
+    name: &str,
+    entry: &PluginEntry,
+    role: Role,
+    origin: Uuid,
+    bundled: &[BundledPlugin],
+) -> Result<PluginSpec, PlanError> {
+    let error = |field: &str, message: String| PlanError { path: format!("{path}{field}"), message };
+    let wasm = match &entry.plugin {
+        PluginRef::Bundled(plugin) => {
+            let found = bundled.iter().find(|b| b.name == plugin);
+            let found = found.ok_or_else(|| {
+                let names: Vec<&str> = bundled.iter().map(|b| b.name).collect();
+                error(".plugin", format!("no plugin {plugin} is built in; there are: {}", names.join(", ")))
+            })?;
+            WasmBytes::Bundled(found.bytes)
+        }
+        PluginRef::File(file) => WasmBytes::File {
+            path: file.clone(),
+            sha256: entry.sha256.map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect()),
+        },
+    };
+    let mut credentials = BTreeMap::new();
+    for (key, credential) in &entry.credentials {
+        let made = make_credential(credential).map_err(|m| error(&format!(".credentials.{key}"), m))?;
+        credentials.insert(key.clone(), made);
+    }
+    let kind = if role == Role::Source { "source" } else { "receiver" };
+    Ok(PluginSpec {
+        entry: name.to_owned(),
+        plugin: plugin_name(&entry.plugin),
+        role,
+        uuid: Uuid::new_v5(&origin, format!("{kind}:{name}").as_bytes()),
+        wasm,
+        config: entry.config.clone(),
+        allow: allow_rules(&entry.origin_allow_list()).map_err(|m| error(".allow", m))?,
+        credentials,
+        limits: limits(&entry.limits),
+    })
+}
+
+fn make_credential(credential: &config::Credential) -> Result<Credential, String> {
+    let secret = read_secret(&credential.secret)?;
+    let scheme = match &credential.kind {
+        CredentialKind::Bearer => Scheme::Bearer(secret),
+        CredentialKind::Basic { user } => Scheme::Basic { user: user.clone(), password: secret },
+        CredentialKind::Header { name } => Scheme::Header { name: name.clone(), value: secret },
+    };
+    Credential::new(scheme, allow_rules(&credential.origins)?).map_err(|e| e.to_string())
+}
+
+fn allow_rules(origins: &[config::OriginPattern]) -> Result<Vec<AllowRule>, String> {
+    let parse = |origin: &config::OriginPattern| AllowRule::parse(&origin.to_string());
+    origins.iter().map(parse).collect::<Result<_, _>>().map_err(|e| e.to_string())
+}
+
+fn limits(limits: &config::Limits) -> Limits {
+    Limits {
+        memory_bytes: limits.memory_bytes,
+        cpu_call: limits.cpu,
+        wall_call: limits.wall,
+        http_response_bytes: limits.response_bytes,
+        http_requests_per_call: limits.requests,
+        ..Limits::default()
+    }
+}

@@ -1,0 +1,803 @@
+//! The running monitor: everything is built here, in order, downstream first, and torn down the other way.
+
+use super::plan::{self, BundledPlugin, PlanError};
+use super::views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
+use super::{Config, ReloadError, StartError};
+use crate::alert::{AlertRouter, Reconfigure};
+use crate::clock::Clock;
+use crate::feed::Feed;
+use crate::journal::{
+    Commit, Durability, Journal, JournalHandle, JournalOptions, JournalState, ReadError, Reader, Retention,
+    SourceCommit, SourceRow,
+};
+use crate::live::Board;
+use crate::metrics::{MetricsAggregator, MetricsView};
+use crate::plugin::{HostOptions, PluginHandle, PluginHost, PluginState, Role};
+use crate::receiver::{Bell, DeliverUnrecorded, ReceiverActor, StopReceiver, Target};
+use crate::registry::{Corridor, PanicWorkflow, Registry, Route, Routed};
+use crate::resource::{ResourceSampler, SamplerSettings, SetSampling};
+use crate::sampler::ResourceSample;
+use crate::source::{SharedHealth, SourceActor, SourceOptions, SourceState, StopSource};
+use crate::supervise::{Counters, Panic, Slot, Stopping, keep};
+use crate::trouble::Troubles;
+use crate::workflow::Seen;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use weir_model::alert::mute::Mute;
+use weir_model::alert::notification::Notification;
+use weir_model::alert::router::RouterConfig;
+use weir_model::config;
+use weir_model::event::{SourceEvent, SystemEvent};
+use weir_model::id::{RunKey, Seq};
+use weir_model::observation::JobRef;
+use weir_model::status::Status;
+
+/// Notifications a listener may fall behind before it loses the oldest.
+const NOTIFICATIONS: usize = 1024;
+/// Between two attempts to open a closed journal again.
+const REOPEN: Duration = Duration::from_secs(5);
+
+/// What the handle asks of the running monitor.
+pub(super) enum Order {
+    Reload(Box<config::Config>, oneshot::Sender<Result<(), ReloadError>>),
+    Panic(String, oneshot::Sender<bool>),
+    Shutdown(Option<oneshot::Sender<()>>),
+}
+
+/// What the handle reads: committed rows through the journal, and the few live values beside it.
+pub(super) struct Shared {
+    pub journal: JournalHandle,
+    pub board: Board,
+    pub clock: Clock,
+    pub data_dir: PathBuf,
+    pub settings: ArcSwap<config::Config>,
+    pub resources: Arc<ArcSwapOption<ResourceSample>>,
+    pub metrics: Arc<ArcSwap<MetricsView>>,
+    pub mutes: Arc<ArcSwap<Vec<Mute>>>,
+    pub notifications: broadcast::Sender<Arc<Notification>>,
+    pub router: Slot<AlertRouter>,
+    pub troubles: Troubles,
+    started_at: Timestamp,
+    sources: RwLock<BTreeMap<String, RunningSource>>,
+    receivers: RwLock<BTreeMap<String, RunningReceiver>>,
+    actors: RwLock<Vec<Arc<Counters>>>,
+    reload: RwLock<ReloadView>,
+    /// How far each consumer has read.
+    consumers: Vec<(&'static str, watch::Receiver<Seq>)>,
+}
+
+#[derive(Clone)]
+struct RunningSource {
+    row: SourceRow,
+    control: bool,
+    /// What it was configured with; none for a source inside the program.
+    config: Option<config::SourceConfig>,
+    slot: Slot<SourceActor>,
+    stopping: Stopping,
+    health: SharedHealth,
+    plugin: Option<PluginHandle>,
+}
+
+#[derive(Clone)]
+struct RunningReceiver {
+    handler: String,
+    config: Option<config::ReceiverConfig>,
+    slot: Slot<ReceiverActor>,
+    stopping: Stopping,
+    plugin: Option<PluginHandle>,
+}
+
+fn read<T: Clone>(lock: &RwLock<T>) -> T {
+    lock.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+impl Shared {
+    pub(super) fn source_views(&self) -> Vec<SourceView> {
+        let view = |(name, source): (String, RunningSource)| SourceView {
+            id: source.row.id,
+            name,
+            plugin_name: source.row.plugin,
+            control: source.control,
+            health: read(&source.health),
+            plugin: source.plugin.as_ref().map(PluginHandle::status),
+        };
+        read(&self.sources).into_iter().map(view).collect()
+    }
+
+    pub(super) fn receiver_views(&self) -> Vec<ReceiverView> {
+        let view = |(name, receiver): (String, RunningReceiver)| ReceiverView {
+            name,
+            handler: receiver.handler,
+            plugin: receiver.plugin.as_ref().map(PluginHandle::status),
+        };
+        read(&self.receivers).into_iter().map(view).collect()
+    }
+
+    pub(super) fn status(&self) -> MonitorStatus {
+        let view = |c: &Arc<Counters>| ActorView {
+            name: c.name.clone(),
+            starts: c.starts.load(Ordering::Relaxed),
+            panics: c.panics.load(Ordering::Relaxed),
+            refused: c.refused.load(Ordering::Relaxed),
+        };
+        let now = self.clock.now();
+        MonitorStatus {
+            version: env!("CARGO_PKG_VERSION"),
+            origin: self.journal.origin(),
+            started_at: self.started_at,
+            now,
+            journal: self.journal.state(),
+            head: self.journal.head(),
+            consumers: self.consumers.iter().map(|(name, at)| (*name, *at.borrow())).collect(),
+            reload: read(&self.reload),
+            actors: read(&self.actors).iter().map(view).collect(),
+            troubles: self.troubles.active(),
+            mutes: self.mutes.load().iter().filter(|m| m.is_active(now)).cloned().collect(),
+        }
+    }
+
+    pub(super) fn reload_failed(&self, message: String) {
+        tracing::error!(%message, "the configuration was not reloaded, the last good one goes on");
+        let view = ReloadView { at: Some(self.clock.now()), error: Some(message.clone()) };
+        *self.reload.write().unwrap_or_else(PoisonError::into_inner) = view;
+        let commit = Commit::system(vec![SystemEvent::ReloadFailed { message }], self.clock.now());
+        drop(self.journal.try_commit(commit));
+    }
+
+    pub(super) async fn settled(&self) {
+        loop {
+            let head = self.journal.head();
+            for (_, cursor) in &self.consumers {
+                let mut cursor = cursor.clone();
+                if cursor.wait_for(|at| *at >= head).await.is_err() {
+                    return;
+                }
+            }
+            if self.journal.head() == head {
+                return;
+            }
+        }
+    }
+
+    fn register(&self, counters: Arc<Counters>) {
+        let mut actors = self.actors.write().unwrap_or_else(PoisonError::into_inner);
+        actors.retain(|known| known.name != counters.name);
+        actors.push(counters);
+    }
+}
+
+/// Owns what must be stopped.
+struct Runtime {
+    shared: Arc<Shared>,
+    bundled: Vec<BundledPlugin>,
+    host: PluginHost,
+    registry: Slot<Registry>,
+    aggregator: Slot<MetricsAggregator>,
+    sampler: Option<Slot<ResourceSampler>>,
+    bell: Bell,
+    stopping: Stopping,
+    deadman: Stopping,
+    journal: Journal,
+}
+
+type Ready = oneshot::Sender<Result<(Arc<Shared>, mpsc::UnboundedSender<Order>), StartError>>;
+
+/// The monitor's own thread, with an actix system of its own.
+pub(super) fn run(config: Config, ready: Ready) {
+    let system = actix::System::new();
+    system.block_on(async move {
+        match Runtime::build(config).await {
+            Err(error) => drop(ready.send(Err(error))),
+            Ok(runtime) => {
+                let (orders, mut inbox) = mpsc::unbounded_channel();
+                if ready.send(Ok((runtime.shared.clone(), orders))).is_ok() {
+                    let answer = runtime.serve(&mut inbox).await;
+                    runtime.stop().await;
+                    if let Some(answer) = answer {
+                        let _ = answer.send(());
+                    }
+                }
+            }
+        }
+    });
+}
+
+fn prepare_dir(path: &Path) -> Result<(), StartError> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let problem = |error| StartError::DataDir { path: path.to_owned(), error };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(problem)?;
+    let mode = std::fs::metadata(path).map_err(problem)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(problem)?;
+    }
+    Ok(())
+}
+
+impl Runtime {
+    async fn build(config: Config) -> Result<Runtime, StartError> {
+        prepare_dir(&config.data_dir)?;
+        let clock = Clock::default();
+        let journal = Journal::open(journal_options(&config, &clock))?;
+        let handle = journal.handle();
+        let host = PluginHost::start(HostOptions { cache_dir: config.cache_dir.clone(), ..HostOptions::default() })?;
+        let troubles = Troubles::new(handle.clone(), clock.clone());
+        let (metrics_at, metrics_cursor) = watch::channel(Seq(0));
+        let (router_at, router_cursor) = watch::channel(Seq(0));
+        let shared = Arc::new(Shared {
+            board: Board::default(),
+            data_dir: config.data_dir.clone(),
+            settings: ArcSwap::from_pointee(config.settings.clone()),
+            resources: Arc::default(),
+            metrics: Arc::default(),
+            mutes: Arc::default(),
+            notifications: broadcast::channel(NOTIFICATIONS).0,
+            router: Slot::empty("alerts"),
+            troubles,
+            started_at: clock.now(),
+            sources: RwLock::default(),
+            receivers: RwLock::default(),
+            actors: RwLock::default(),
+            reload: RwLock::default(),
+            consumers: vec![("metrics", metrics_cursor), ("alerts", router_cursor)],
+            journal: handle,
+            clock,
+        });
+        let mut runtime = Runtime {
+            shared,
+            bundled: config.bundled.clone(),
+            host,
+            registry: Slot::empty("registry"),
+            aggregator: Slot::empty("metrics"),
+            sampler: None,
+            bell: Bell::default(),
+            stopping: Stopping::default(),
+            deadman: Stopping::default(),
+            journal,
+        };
+        runtime.plan(&config.settings).map_err(StartError::Plan)?;
+        runtime.start_receivers(&config.settings);
+        runtime.start_consumers(metrics_at, router_at);
+        runtime.start_registry(config.passivate_after);
+        if config.sample_resources {
+            runtime.start_sampler(&config.settings);
+        }
+        runtime.start_sources(&config).await?;
+        runtime.start_watchers(&config.settings);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let started = Commit::system(vec![SystemEvent::Started { version }], runtime.shared.clock.now());
+        drop(runtime.shared.journal.try_commit(started));
+        Ok(runtime)
+    }
+
+    /// Every plugin entry made ready, or everything that is wrong.
+    fn plan(&self, settings: &config::Config) -> Result<(), Vec<PlanError>> {
+        let origin = self.shared.journal.origin();
+        let sources = settings.sources.iter().enumerate().map(|(i, s)| {
+            let path = format!("sources[{i}]");
+            plan::plugin_spec(&path, &s.name, &s.entry, Role::Source, origin, &self.bundled).map(drop)
+        });
+        let receivers = settings.alerts.receivers.iter().enumerate().map(|(i, r)| {
+            let path = format!("alerts.receivers[{i}]");
+            plan::plugin_spec(&path, &r.name, &r.entry, Role::Handler, origin, &self.bundled).map(drop)
+        });
+        let errors: Vec<PlanError> = sources.chain(receivers).filter_map(Result::err).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn start_receivers(&self, settings: &config::Config) {
+        self.start_receiver(config::LOG_RECEIVER, None, settings);
+        for receiver in &settings.alerts.receivers {
+            self.start_receiver(&receiver.name, Some(receiver), settings);
+        }
+    }
+
+    fn start_receiver(&self, name: &str, config: Option<&config::ReceiverConfig>, settings: &config::Config) {
+        let origin = self.shared.journal.origin();
+        let plugin = config.and_then(|c| {
+            let spec = plan::plugin_spec("", name, &c.entry, Role::Handler, origin, &self.bundled);
+            spec.ok().map(|spec| self.host.open(spec))
+        });
+        let target = plugin.clone().map_or(Target::Log, Target::Plugin);
+        let slot = Slot::empty(format!("receiver:{name}"));
+        let stopping = Stopping::default();
+        let (journal, troubles) = (self.shared.journal.clone(), self.shared.troubles.clone());
+        let (clock, bell) = (self.shared.clock.clone(), self.bell.clone());
+        let fallback = settings.alerts.fallback.clone().or_else(|| Some(config::LOG_RECEIVER.to_owned()));
+        let owned = name.to_owned();
+        keep(&slot, &stopping, move |guard| {
+            ReceiverActor::new(
+                owned.clone(),
+                target.clone(),
+                fallback.clone(),
+                journal.clone(),
+                troubles.clone(),
+                bell.clone(),
+                clock.clone(),
+                guard,
+            )
+        });
+        self.shared.register(slot.counters());
+        let handler = config.map_or_else(|| "log".to_owned(), |c| plan::plugin_name(&c.entry.plugin));
+        let running = RunningReceiver { handler, config: config.cloned(), slot, stopping, plugin };
+        self.shared.receivers.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), running);
+    }
+
+    fn start_consumers(&self, metrics_at: watch::Sender<Seq>, router_at: watch::Sender<Seq>) {
+        let shared = &self.shared;
+        let (journal, view) = (shared.journal.clone(), shared.metrics.clone());
+        let metrics_at = Arc::new(metrics_at);
+        keep(&self.aggregator, &self.stopping, move |guard| {
+            MetricsAggregator::new(journal.clone(), view.clone(), metrics_at.clone(), guard)
+        });
+        shared.register(self.aggregator.counters());
+        let weak = Arc::downgrade(shared);
+        let router_at = Arc::new(router_at);
+        let bell = self.bell.clone();
+        let (journal, clock, mutes) = (shared.journal.clone(), shared.clock.clone(), shared.mutes.clone());
+        let notifications = shared.notifications.clone();
+        keep(&shared.router, &self.stopping, move |guard| {
+            let config = weak.upgrade().map(|s| router_config(&s.settings.load())).unwrap_or_else(|| router_config(&config::Config::default()));
+            AlertRouter::new(
+                config,
+                journal.clone(),
+                clock.clone(),
+                bell.clone(),
+                notifications.clone(),
+                mutes.clone(),
+                router_at.clone(),
+                guard,
+            )
+        });
+        shared.register(shared.router.counters());
+    }
+
+    fn start_registry(&self, passivate_after: Duration) {
+        let corridor = Corridor {
+            journal: self.shared.journal.clone(),
+            board: self.shared.board.clone(),
+            clock: self.shared.clock.clone(),
+            passivate_after,
+        };
+        let this = self.registry.clone();
+        keep(&self.registry, &self.stopping, move |guard| {
+            Registry::new(corridor.clone(), this.clone(), guard)
+        });
+        self.shared.register(self.registry.counters());
+    }
+
+    fn start_sampler(&mut self, settings: &config::Config) {
+        let slot = Slot::empty("sampler");
+        let (journal, clock) = (self.shared.journal.clone(), self.shared.clock.clone());
+        let (newest, troubles) = (self.shared.resources.clone(), self.shared.troubles.clone());
+        let data_dir = self.shared.data_dir.clone();
+        let weak = Arc::downgrade(&self.shared);
+        let first = settings.resources.clone();
+        keep(&slot, &self.stopping, move |guard| {
+            let resources = weak.upgrade().map_or_else(|| first.clone(), |s| s.settings.load().resources.clone());
+            ResourceSampler::new(
+                SamplerSettings { resources, data_dir: data_dir.clone() },
+                journal.clone(),
+                clock.clone(),
+                newest.clone(),
+                troubles.clone(),
+                guard,
+            )
+        });
+        self.shared.register(slot.counters());
+        self.sampler = Some(slot);
+    }
+
+    async fn start_sources(&self, config: &Config) -> Result<(), StartError> {
+        let known = self.shared.journal.reader()?.sources()?;
+        let named = |name: &str| {
+            config.settings.sources.iter().any(|s| s.name == name)
+                || config.in_process.iter().any(|s| s.options.name == name)
+        };
+        for row in known.into_iter().filter(|row| row.configured && !named(&row.name)) {
+            self.unwatch(row).await;
+        }
+        for source in &config.in_process {
+            let feed = Feed::InProcess(source.source.clone());
+            self.start_source(&source.options, "in-process", None, None, feed, None).await?;
+        }
+        for source in &config.settings.sources {
+            self.open_source(source).await?;
+        }
+        Ok(())
+    }
+
+    async fn open_source(&self, source: &config::SourceConfig) -> Result<(), StartError> {
+        let origin = self.shared.journal.origin();
+        let spec = plan::plugin_spec("sources", &source.name, &source.entry, Role::Source, origin, &self.bundled)
+            .map_err(|e| StartError::Plan(vec![e]))?;
+        let name = spec.plugin.clone();
+        let plugin = self.host.open(spec);
+        let hash = plan::config_hash(&source.entry);
+        let feed = Feed::Plugin(plugin.clone());
+        self.start_source(&plan::source_options(source), &name, Some(hash), Some(source), feed, Some(plugin)).await
+    }
+
+    async fn start_source(
+        &self,
+        options: &SourceOptions,
+        plugin_name: &str,
+        hash: Option<String>,
+        config: Option<&config::SourceConfig>,
+        feed: Feed,
+        plugin: Option<PluginHandle>,
+    ) -> Result<(), StartError> {
+        let (row, fresh) = self.source_row(&options.name, plugin_name, hash).await?;
+        let slot = Slot::empty(format!("source:{}", options.name));
+        let stopping = Stopping::default();
+        let health = SharedHealth::default();
+        let state = load_source(&self.shared.journal.reader()?, &row, !fresh)?;
+        let (journal, registry, clock) =
+            (self.shared.journal.clone(), self.registry.clone(), self.shared.clock.clone());
+        let (options, shared_health) = (options.clone(), health.clone());
+        let name = options.name.clone();
+        keep(&slot, &stopping, move |guard| {
+            // After a panic it goes on from what is stored, like after a restart.
+            let reread = journal.reader().and_then(|reader| {
+                let stored = reader.source_by_name(&options.name)?.unwrap_or_else(|| state.row.clone());
+                load_source(&reader, &stored, state.unseen_counts)
+            });
+            SourceActor::new(
+                options.clone(),
+                reread.unwrap_or_else(|_| state.clone()),
+                feed.clone(),
+                journal.clone(),
+                registry.clone(),
+                clock.clone(),
+                shared_health.clone(),
+                guard,
+            )
+        });
+        self.shared.register(slot.counters());
+        if let Some(plugin) = &plugin {
+            actix::spawn(watch_plugin(name.clone(), plugin.clone(), self.shared.troubles.clone()));
+        }
+        let control = config.is_some_and(|c| c.control);
+        let running = RunningSource { row, control, config: config.cloned(), slot, stopping, health, plugin };
+        self.shared.sources.write().unwrap_or_else(PoisonError::into_inner).insert(name, running);
+        Ok(())
+    }
+
+    /// The source's row, made or brought up to date. True: its configuration is new, absence is no evidence yet.
+    async fn source_row(
+        &self,
+        name: &str,
+        plugin_name: &str,
+        hash: Option<String>,
+    ) -> Result<(SourceRow, bool), StartError> {
+        let now = self.shared.clock.now();
+        let known = self.shared.journal.reader()?.source_by_name(name)?;
+        let was_removed = known.as_ref().is_some_and(|row| !row.configured);
+        let changed = known.as_ref().is_some_and(|row| row.config_hash != hash);
+        let unchanged = known.is_some() && !was_removed && !changed;
+        let mut row = known.unwrap_or_else(|| SourceRow {
+            id: self.shared.journal.next_source_id(),
+            name: name.to_owned(),
+            plugin: plugin_name.to_owned(),
+            generation: 1,
+            config_hash: hash.clone(),
+            created_at: now,
+            first_contact_at: None,
+            contact_at: None,
+            stale_since: None,
+            stale_error: None,
+            suspect: false,
+            configured: true,
+            forgotten_before: None,
+        });
+        if unchanged {
+            return Ok((row, false));
+        }
+        row.generation += i64::from(changed);
+        row.configured = true;
+        row.config_hash = hash;
+        row.plugin = plugin_name.to_owned();
+        let events = if was_removed { vec![SourceEvent::Returned] } else { Vec::new() };
+        // A changed configuration begins with an empty cursor.
+        let cursor = changed.then(String::new);
+        let commit = SourceCommit { row: row.clone(), cursor, baseline: None, events, recorded_at: now };
+        let committed = self.shared.journal.try_commit(Commit::Source(commit));
+        if let Ok(committed) = committed {
+            let _ = committed.await;
+        }
+        if was_removed {
+            self.watch_open(&row, true).await;
+        }
+        Ok((row, changed || was_removed))
+    }
+
+    /// A source that is not configured any more: its unfinished executions are unwatched, never lost.
+    async fn unwatch(&self, mut row: SourceRow) {
+        self.watch_open(&row, false).await;
+        row.configured = false;
+        row.stale_since = None;
+        let commit = SourceCommit {
+            row,
+            cursor: None,
+            baseline: None,
+            events: vec![SourceEvent::Removed],
+            recorded_at: self.shared.clock.now(),
+        };
+        if let Ok(committed) = self.shared.journal.try_commit(Commit::Source(commit)) {
+            let _ = committed.await;
+        }
+    }
+
+    async fn watch_open(&self, row: &SourceRow, watched: bool) {
+        let open = self.shared.journal.reader().and_then(|r| r.open_runs_of_source(row.id));
+        let Ok(open) = open else { return };
+        let routed = open.into_iter().map(|(key, _)| Routed {
+            key,
+            workflow: row.name.clone(),
+            seen: Seen::Watch(watched),
+        });
+        // The registry may only just be starting.
+        for _ in 0..50 {
+            if let Some(Ok(acks)) = self.registry.ask(Route(routed.clone().collect())).await {
+                futures::future::join_all(acks).await;
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn start_watchers(&self, settings: &config::Config) {
+        if let Some(deadman) = &settings.alerts.deadman {
+            actix::spawn(crate::deadman::run(
+                deadman.url.clone(),
+                deadman.interval,
+                self.shared.journal.clone(),
+                self.shared.clock.clone(),
+                self.deadman.clone(),
+            ));
+        }
+        actix::spawn(watch_journal(self.shared.clone(), self.stopping.clone()));
+    }
+
+    async fn serve(&self, inbox: &mut mpsc::UnboundedReceiver<Order>) -> Option<oneshot::Sender<()>> {
+        while let Some(order) = inbox.recv().await {
+            match order {
+                Order::Shutdown(answer) => return answer,
+                Order::Panic(name, answer) => {
+                    let _ = answer.send(self.panic(&name).await);
+                }
+                Order::Reload(settings, answer) => {
+                    let result = self.reload(*settings).await;
+                    if let Err(error) = &result {
+                        self.shared.reload_failed(error.to_string());
+                    }
+                    let _ = answer.send(result);
+                }
+            }
+        }
+        None
+    }
+
+    async fn panic(&self, name: &str) -> bool {
+        match name.split_once(':') {
+            None if name == "registry" => self.registry.try_send(Panic).is_ok(),
+            None if name == "metrics" => self.aggregator.try_send(Panic).is_ok(),
+            None if name == "alerts" => self.shared.router.try_send(Panic).is_ok(),
+            None if name == "sampler" => self.sampler.as_ref().is_some_and(|s| s.try_send(Panic).is_ok()),
+            Some(("source", name)) => {
+                read(&self.shared.sources).get(name).is_some_and(|s| s.slot.try_send(Panic).is_ok())
+            }
+            Some(("receiver", name)) => {
+                read(&self.shared.receivers).get(name).is_some_and(|r| r.slot.try_send(Panic).is_ok())
+            }
+            Some(("workflow", key)) => self.registry.ask(PanicWorkflow(key.to_owned())).await.unwrap_or(false),
+            _ => false,
+        }
+    }
+
+    /// All or nothing: what could go wrong is tried before anything is changed.
+    async fn reload(&self, new: config::Config) -> Result<(), ReloadError> {
+        let old = self.shared.settings.load_full();
+        if new.http.listen != old.http.listen {
+            return Err(ReloadError::NeedsRestart("http.listen"));
+        }
+        if new.durability != old.durability {
+            return Err(ReloadError::NeedsRestart("durability"));
+        }
+        if new.data_dir != old.data_dir {
+            return Err(ReloadError::NeedsRestart("data_dir"));
+        }
+        self.plan(&new).map_err(ReloadError::Plan)?;
+        self.shared.settings.store(Arc::new(new.clone()));
+        self.reload_receivers(&old, &new).await;
+        self.shared.router.signal(Reconfigure(Box::new(router_config(&new))));
+        self.reload_sources(&new).await;
+        if let Some(sampler) = &self.sampler {
+            sampler.signal(SetSampling(new.resources.clone()));
+        }
+        self.shared.journal.set_retention(retention(&new));
+        *self.shared.reload.write().unwrap_or_else(PoisonError::into_inner) =
+            ReloadView { at: Some(self.shared.clock.now()), error: None };
+        let reloaded = Commit::system(vec![SystemEvent::Reloaded], self.shared.clock.now());
+        drop(self.shared.journal.try_commit(reloaded));
+        self.bell.ring();
+        Ok(())
+    }
+
+    async fn reload_receivers(&self, old: &config::Config, new: &config::Config) {
+        let same_fallback = old.alerts.fallback == new.alerts.fallback;
+        let running = read(&self.shared.receivers);
+        for (name, receiver) in &running {
+            let wanted = new.alerts.receivers.iter().find(|r| &r.name == name);
+            let keep = same_fallback && receiver.config.as_ref() == wanted;
+            if keep {
+                continue;
+            }
+            receiver.stopping.begin();
+            receiver.slot.signal(StopReceiver);
+            if let Some(plugin) = &receiver.plugin {
+                plugin.close().await;
+            }
+            self.shared.receivers.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        }
+        let running = read(&self.shared.receivers);
+        if !running.contains_key(config::LOG_RECEIVER) {
+            self.start_receiver(config::LOG_RECEIVER, None, new);
+        }
+        for receiver in new.alerts.receivers.iter().filter(|r| !running.contains_key(&r.name)) {
+            self.start_receiver(&receiver.name, Some(receiver), new);
+        }
+        crate::alert::reroute_orphans(&self.shared.journal, &router_config(new), self.shared.clock.now()).await;
+    }
+
+    async fn reload_sources(&self, new: &config::Config) {
+        for (name, source) in read(&self.shared.sources) {
+            let Some(had) = &source.config else { continue };
+            let wanted = new.sources.iter().find(|s| s.name == name);
+            if wanted == Some(had) {
+                continue;
+            }
+            source.stopping.begin();
+            source.slot.signal(StopSource);
+            if let Some(plugin) = &source.plugin {
+                plugin.close().await;
+            }
+            self.shared.sources.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            if wanted.is_none() {
+                let row = self.shared.journal.reader().and_then(|r| r.source_by_name(&name));
+                self.unwatch(row.ok().flatten().unwrap_or(source.row)).await;
+            }
+        }
+        let running = read(&self.shared.sources);
+        for source in new.sources.iter().filter(|s| !running.contains_key(&s.name)) {
+            if let Err(error) = self.open_source(source).await {
+                self.shared.troubles.raise(&format!("source {}", source.name), &error.to_string());
+            }
+        }
+    }
+
+    /// Upstream first: nothing new comes in, what is under way is finished, then the journal closes.
+    async fn stop(self) {
+        for source in read(&self.shared.sources).values() {
+            source.stopping.begin();
+            source.slot.signal(StopSource);
+        }
+        self.stopping.begin();
+        self.deadman.begin();
+        for receiver in read(&self.shared.receivers).values() {
+            receiver.stopping.begin();
+            receiver.slot.signal(StopReceiver);
+        }
+        let stopped = Commit::system(vec![SystemEvent::Stopped], self.shared.clock.now());
+        if let Ok(stopped) = self.shared.journal.try_commit(stopped) {
+            let _ = stopped.await;
+        }
+        self.journal.shutdown().await;
+        let closing: Vec<PluginHandle> = read(&self.shared.sources)
+            .into_values()
+            .filter_map(|s| s.plugin)
+            .chain(read(&self.shared.receivers).into_values().filter_map(|r| r.plugin))
+            .collect();
+        let closed = futures::future::join_all(closing.iter().map(PluginHandle::close));
+        // A guest that hangs in a call is cut off by its wall limit; nobody waits that long for an exit.
+        let _ = tokio::time::timeout(Duration::from_secs(3), closed).await;
+    }
+}
+
+fn journal_options(config: &Config, clock: &Clock) -> JournalOptions {
+    let clock = clock.clone();
+    let mut options = JournalOptions::new(config.data_dir.clone(), Arc::new(move || clock.now()));
+    options.durability = match config.settings.durability {
+        config::Durability::Power => Durability::Power,
+        config::Durability::Process => Durability::Process,
+    };
+    options.retention = retention(&config.settings);
+    options
+}
+
+fn retention(settings: &config::Config) -> Retention {
+    Retention { age: settings.retention.age, size: settings.retention.size_bytes }
+}
+
+fn router_config(settings: &config::Config) -> RouterConfig {
+    let mut receivers: Vec<String> = settings.alerts.receivers.iter().map(|r| r.name.clone()).collect();
+    receivers.push(config::LOG_RECEIVER.to_owned());
+    let public_url = settings.http.public_url.as_ref().map(ToString::to_string);
+    RouterConfig {
+        workspace: "default".to_owned(),
+        rules: settings.alerts.rules.clone(),
+        route: settings.alerts.route.clone(),
+        receivers,
+        fallback: settings.alerts.fallback.clone(),
+        public_url: Some(public_url.unwrap_or_else(|| format!("http://{}", settings.http.listen))),
+    }
+}
+
+fn load_source(reader: &Reader, row: &SourceRow, unseen_counts: bool) -> Result<SourceState, ReadError> {
+    let open = reader.open_runs_of_source(row.id)?;
+    let job = |(key, status): (RunKey, Status)| {
+        (JobRef { id: key.external_id, run: (!key.run.is_empty()).then_some(key.run) }, status)
+    };
+    Ok(SourceState {
+        cursor: reader.source_cursor(row.id)?.filter(|cursor| !cursor.is_empty()),
+        row: row.clone(),
+        unseen_counts,
+        open: open.into_iter().map(job).collect(),
+    })
+}
+
+/// Says when a source's plugin cannot run, and when it can again.
+async fn watch_plugin(name: String, plugin: PluginHandle, troubles: Troubles) {
+    let subject = format!("source {name}");
+    let mut status = plugin.subscribe();
+    loop {
+        let state = status.borrow_and_update().state.clone();
+        match &state {
+            PluginState::Parked { .. } | PluginState::Quarantined { .. } | PluginState::Incompatible { .. } => {
+                let why = state.reason().unwrap_or_default();
+                troubles.raise(&subject, &format!("the plugin of source {name} is {}: {why}", state.name()));
+            }
+            PluginState::Ready => troubles.clear(&subject),
+            PluginState::Stopped => return,
+            _ => {}
+        }
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A closed journal: tells every receiver past the outbox, and opens it again once its end was read back from disk.
+async fn watch_journal(shared: Arc<Shared>, stopping: Stopping) {
+    let mut state = shared.journal.watch_state();
+    while !stopping.begun() {
+        let now = state.borrow_and_update().clone();
+        if let JournalState::Closed { reason, .. } = now {
+            if stopping.begun() {
+                return;
+            }
+            tracing::error!(%reason, "the journal is closed: intake is refused until it can be read back");
+            let notice = crate::alert::journal_closed(&reason, shared.clock.now());
+            for (name, receiver) in read(&shared.receivers) {
+                let notice = Notification { receiver: name, ..notice.clone() };
+                receiver.slot.signal(DeliverUnrecorded(Box::new(notice)));
+            }
+            while !stopping.begun() && shared.journal.reopen().await.is_err() {
+                tokio::time::sleep(REOPEN).await;
+            }
+            if !stopping.begun() {
+                shared.troubles.raise("journal", &format!("the journal was closed and is open again: {reason}"));
+                shared.troubles.clear("journal");
+            }
+            continue;
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}

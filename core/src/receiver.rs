@@ -1,0 +1,450 @@
+//! The receiver actor: takes messages for one receiver out of the outbox and keeps the ledger of their delivery.
+
+use crate::clock::Clock;
+use crate::journal::{
+    AlertCommit, Commit, JournalHandle, OutboxRow, OutboxState, OutboxUpdate, ReadError,
+};
+use crate::plugin::{CallError, PluginHandle, PluginState};
+use crate::supervise::{Guard, Panic};
+use crate::trouble::Troubles;
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use weir_model::alert::delivery::{Attempt, Delivery, DeliveryState, FailureKind, Verdict};
+use weir_model::alert::fact::receiver_subject;
+use weir_model::alert::notification::Notification;
+use weir_model::observation;
+
+/// Messages taken from the outbox at once.
+const BATCH: usize = 16;
+/// A parked receiver is tried again this often: somebody may have mended the far side.
+const PROBE: Duration = Duration::from_secs(15 * 60);
+/// Characters of an answer that the ledger keeps.
+const ANSWER_LEN_MAX: usize = 512;
+
+/// Rung when the outbox has something new; every receiver looks.
+#[derive(Clone, Debug)]
+pub(crate) struct Bell(Arc<watch::Sender<u64>>);
+
+impl Default for Bell {
+    fn default() -> Bell {
+        Bell(Arc::new(watch::channel(0).0))
+    }
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        self.0.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
+/// Where a receiver's messages go.
+#[derive(Clone)]
+pub(crate) enum Target {
+    /// The daemon's own log.
+    Log,
+    Plugin(PluginHandle),
+}
+
+/// Look into the outbox.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Deliver;
+
+/// Deliver this one now, past the outbox: the journal itself is in trouble.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct DeliverUnrecorded(pub Box<Notification>);
+
+/// Stop after the delivery that is going on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StopReceiver;
+
+pub struct ReceiverActor {
+    name: String,
+    target: Target,
+    /// Takes over what this receiver could not deliver.
+    fallback: Option<String>,
+    journal: JournalHandle,
+    troubles: Troubles,
+    bell: Bell,
+    clock: Clock,
+    busy: bool,
+    again: bool,
+    stopping: bool,
+    timer: Option<actix::SpawnHandle>,
+    _guard: Guard,
+}
+
+/// What one look into the outbox found.
+struct Found {
+    due: Vec<(OutboxRow, Option<String>)>,
+    next: Option<Timestamp>,
+}
+
+impl ReceiverActor {
+    #[expect(clippy::too_many_arguments, reason = "an actor is born with everything it will ever need")]
+    pub(crate) fn new(
+        name: String,
+        target: Target,
+        fallback: Option<String>,
+        journal: JournalHandle,
+        troubles: Troubles,
+        bell: Bell,
+        clock: Clock,
+        guard: Guard,
+    ) -> ReceiverActor {
+        ReceiverActor {
+            fallback: fallback.filter(|f| *f != name),
+            name,
+            target,
+            journal,
+            troubles,
+            bell,
+            clock,
+            busy: false,
+            again: false,
+            stopping: false,
+            timer: None,
+            _guard: guard,
+        }
+    }
+
+    /// One round: read what is due, deliver it in order, write the ledger after each.
+    fn round(&self) -> impl Future<Output = Result<Option<Timestamp>, RoundFailed>> + use<> {
+        let (journal, name, now) = (self.journal.clone(), self.name.clone(), self.clock.now());
+        let courier = Courier {
+            name: self.name.clone(),
+            target: self.target.clone(),
+            fallback: self.fallback.clone(),
+            journal: self.journal.clone(),
+            troubles: self.troubles.clone(),
+            bell: self.bell.clone(),
+            clock: self.clock.clone(),
+        };
+        async move {
+            let looked = tokio::task::spawn_blocking(move || look(&journal, &name, now)).await;
+            let found = looked.map_err(|_| RoundFailed::CutOff)??;
+            let full = found.due.len() == BATCH;
+            let mut next = found.next;
+            for (row, prior) in found.due {
+                let retry = courier.carry(row, prior).await?;
+                next = [next, retry].into_iter().flatten().min();
+            }
+            Ok(if full { Some(now) } else { next })
+        }
+    }
+
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        self.busy = true;
+        self.again = false;
+        let round = self.round();
+        ctx.spawn(round.into_actor(self).map(|result, actor: &mut Self, ctx: &mut Context<Self>| {
+            actor.busy = false;
+            if actor.stopping {
+                ctx.stop();
+                return;
+            }
+            let wait = match result {
+                Ok(next) => next.map(|at| {
+                    Duration::try_from(at.duration_since(actor.clock.now())).unwrap_or_default()
+                }),
+                Err(error) => {
+                    tracing::warn!(receiver = %actor.name, %error, "could not look into the outbox");
+                    Some(Duration::from_secs(2))
+                }
+            };
+            if actor.again {
+                ctx.notify(Deliver);
+            } else if let Some(wait) = wait {
+                actor.wake_in(wait, ctx);
+            }
+        }));
+    }
+
+    fn wake_in(&mut self, wait: Duration, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let clock = self.clock.clone();
+        let slept = async move { clock.sleep(wait).await };
+        self.timer = Some(ctx.spawn(slept.into_actor(self).map(|(), actor: &mut Self, ctx: &mut Context<Self>| {
+            actor.timer = None;
+            ctx.notify(Deliver);
+        })));
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RoundFailed {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the look was cut off")]
+    CutOff,
+    #[error("the ledger was not written: {0}")]
+    Ledger(String),
+}
+
+fn look(journal: &JournalHandle, receiver: &str, now: Timestamp) -> Result<Found, ReadError> {
+    let reader = journal.reader()?;
+    let mut due = Vec::new();
+    for row in reader.outbox_due(receiver, now, BATCH)? {
+        let prior = reader.receipt(receiver, &row.key)?;
+        due.push((row, prior));
+    }
+    Ok(Found { due, next: reader.outbox_next_attempt(receiver)? })
+}
+
+/// Carries one message: everything the actor needs outside of itself while it waits.
+struct Courier {
+    name: String,
+    target: Target,
+    fallback: Option<String>,
+    journal: JournalHandle,
+    troubles: Troubles,
+    bell: Bell,
+    clock: Clock,
+}
+
+/// How the far side took it.
+struct Answer {
+    attempt: Attempt,
+    text: String,
+    receipt: Option<String>,
+}
+
+impl Courier {
+    /// Delivers and writes the ledger. Returns when to try again.
+    async fn carry(&self, row: OutboxRow, prior: Option<String>) -> Result<Option<Timestamp>, RoundFailed> {
+        let answer = match serde_json::from_str::<Notification>(&row.payload) {
+            Ok(notification) => deliver(&self.target, notification, prior).await,
+            Err(error) => Answer {
+                attempt: Attempt::Failed { kind: FailureKind::Permanent, retry_after: None },
+                text: format!("the stored message cannot be read: {error}"),
+                receipt: None,
+            },
+        };
+        let now = self.clock.now();
+        let mut delivery = Delivery {
+            state: if row.state == OutboxState::Failed { DeliveryState::Failed } else { DeliveryState::Queued },
+            attempts: row.attempts,
+            queued_at: row.created_at,
+            next_attempt_at: row.next_attempt_at,
+        };
+        let verdict = delivery.attempted(now, answer.attempt, rand::random());
+        let (state, next) = match verdict {
+            Verdict::Sent => (OutboxState::Sent, None),
+            Verdict::Retry { at } => (OutboxState::Failed, Some(at)),
+            Verdict::Park => (OutboxState::Failed, now.checked_add(PROBE).ok()),
+            Verdict::Dead => (OutboxState::Dead, None),
+        };
+        self.tell(verdict, &answer.text);
+        let update = OutboxUpdate {
+            id: row.id,
+            state,
+            attempts: delivery.attempts,
+            next_attempt_at: next,
+            updated_at: now,
+            answer: Some(bounded(&answer.text)),
+            receipt: answer.receipt,
+            receiver: None,
+        };
+        let commit = match (verdict, &self.fallback) {
+            (Verdict::Dead, Some(fallback)) => self.hand_over(&row, update, fallback, &answer.text, now),
+            _ => Commit::Outbox(update),
+        };
+        let sent = self.journal.try_commit(commit).map_err(|e| RoundFailed::Ledger(e.to_string()))?;
+        sent.await.map_err(|e| RoundFailed::Ledger(e.to_string()))?;
+        if verdict == Verdict::Dead {
+            self.bell.ring();
+        }
+        Ok(next)
+    }
+
+    fn tell(&self, verdict: Verdict, answer: &str) {
+        let subject = receiver_subject(&self.name);
+        match verdict {
+            Verdict::Sent => self.troubles.clear(&subject),
+            Verdict::Retry { .. } => {
+                tracing::warn!(receiver = %self.name, answer = %bounded(answer), "not delivered, trying again later");
+            }
+            Verdict::Park => self.troubles.raise(
+                &subject,
+                &format!("receiver {} is parked until its configuration changes: {}", self.name, bounded(answer)),
+            ),
+            Verdict::Dead => {
+                tracing::error!(receiver = %self.name, answer = %bounded(answer), "notification given up");
+            }
+        }
+    }
+
+    /// One transaction: this message is dead, the fallback gets it with the reason.
+    fn hand_over(&self, row: &OutboxRow, update: OutboxUpdate, fallback: &str, why: &str, now: Timestamp) -> Commit {
+        let mut payload = row.payload.clone();
+        if let Ok(mut notification) = serde_json::from_str::<Notification>(&row.payload) {
+            notification.receiver = fallback.to_owned();
+            notification.text =
+                format!("{} could not deliver this ({}).\n{}", self.name, bounded(why), notification.text);
+            payload = serde_json::to_string(&notification).unwrap_or(payload);
+        }
+        let taken_over = OutboxRow {
+            id: self.journal.next_outbox_id(),
+            alert: row.alert,
+            key: row.key.clone(),
+            receiver: fallback.to_owned(),
+            payload,
+            state: OutboxState::Queued,
+            attempts: 0,
+            created_at: now,
+            next_attempt_at: Some(now),
+            updated_at: now,
+            answer: None,
+            receipt: None,
+        };
+        Commit::Alerts(AlertCommit {
+            events: Vec::new(),
+            alerts: Vec::new(),
+            outbox: vec![taken_over],
+            outbox_updates: vec![update],
+            checkpoint: None,
+            recorded_at: now,
+        })
+    }
+}
+
+async fn deliver(target: &Target, notification: Notification, prior: Option<String>) -> Answer {
+    match target {
+        Target::Log => {
+            tracing::info!(
+                target: "weir::alert",
+                severity = ?notification.severity,
+                status = ?notification.status,
+                title = %notification.title,
+                text = %notification.text,
+                "alert"
+            );
+            delivered("written to the log", None)
+        }
+        Target::Plugin(plugin) => match plugin.deliver(notification, prior).await {
+            Ok(receipt) => delivered("delivered", receipt),
+            Err(error) => {
+                let text = error.to_string();
+                let (kind, retry_after) = failure_of(&error);
+                failed(kind, retry_after, text)
+            }
+        },
+    }
+}
+
+fn delivered(text: &str, receipt: Option<String>) -> Answer {
+    Answer { attempt: Attempt::Delivered, text: text.to_owned(), receipt }
+}
+
+fn failed(kind: FailureKind, retry_after: Option<Duration>, text: String) -> Answer {
+    Answer { attempt: Attempt::Failed { kind, retry_after }, text, receipt: None }
+}
+
+fn failure_of(error: &CallError) -> (FailureKind, Option<Duration>) {
+    match error {
+        CallError::Failed { kind, retry_after, .. } => {
+            let kind = match kind {
+                Some(observation::FailureKind::Permanent) => FailureKind::Permanent,
+                Some(observation::FailureKind::Misconfigured) => FailureKind::Misconfigured,
+                _ => FailureKind::Transient,
+            };
+            (kind, *retry_after)
+        }
+        CallError::Crashed { .. } => (FailureKind::Crashed, None),
+        CallError::Parked { .. } | CallError::Incompatible { .. } => (FailureKind::Misconfigured, None),
+        CallError::NotReady { retry_in, .. } | CallError::Quarantined { retry_in, .. } => {
+            (FailureKind::Transient, *retry_in)
+        }
+        CallError::Closed => (FailureKind::Transient, None),
+    }
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || *c == '\n').take(ANSWER_LEN_MAX).collect()
+}
+
+impl Actor for ReceiverActor {
+    type Context = Context<ReceiverActor>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let mut bell = self.bell.0.subscribe();
+        let this = ctx.address().downgrade();
+        ctx.spawn(
+            async move {
+                while bell.changed().await.is_ok() {
+                    let Some(addr) = this.upgrade() else { return };
+                    addr.do_send(Deliver);
+                }
+            }
+            .into_actor(self),
+        );
+        // A plugin that becomes ready has work waiting.
+        if let Target::Plugin(plugin) = &self.target {
+            let mut status = plugin.subscribe();
+            let this = ctx.address().downgrade();
+            ctx.spawn(
+                async move {
+                    while status.changed().await.is_ok() {
+                        let ready = matches!(status.borrow_and_update().state, PluginState::Ready);
+                        let Some(addr) = this.upgrade() else { return };
+                        if ready {
+                            addr.do_send(Deliver);
+                        }
+                    }
+                }
+                .into_actor(self),
+            );
+        }
+        ctx.notify(Deliver);
+    }
+}
+
+impl Handler<Deliver> for ReceiverActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Deliver, ctx: &mut Self::Context) {
+        if self.busy {
+            self.again = true;
+        } else {
+            self.begin(ctx);
+        }
+    }
+}
+
+impl Handler<DeliverUnrecorded> for ReceiverActor {
+    type Result = ();
+
+    fn handle(&mut self, DeliverUnrecorded(notification): DeliverUnrecorded, ctx: &mut Self::Context) {
+        let target = self.target.clone();
+        let sent = async move {
+            deliver(&target, *notification, None).await;
+        };
+        ctx.spawn(sent.into_actor(self));
+    }
+}
+
+impl Handler<StopReceiver> for ReceiverActor {
+    type Result = ();
+
+    fn handle(&mut self, _: StopReceiver, ctx: &mut Self::Context) {
+        self.stopping = true;
+        if !self.busy {
+            ctx.stop();
+        }
+    }
+}
+
+impl Handler<Panic> for ReceiverActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+        panic!("asked to panic by a test");
+    }
+}
