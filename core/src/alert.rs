@@ -22,8 +22,8 @@ use weir_model::alert::fact::{Change, ExecutionFact, Fact, FactKind};
 use weir_model::alert::mute::{Mute, MuteScope};
 use weir_model::alert::notification::{AlertStatus, Notification, Severity};
 use weir_model::alert::router::state::RouterState;
-use weir_model::alert::router::{self, AlertState, Decision, OutboxEntry, Router, RouterConfig};
-use weir_model::event::{Event, ExecutionEvent, SystemEvent};
+use weir_model::alert::router::{self, Decision, OutboxEntry, Router, RouterConfig};
+use weir_model::event::{Event, ExecutionEvent};
 use weir_model::id::Seq;
 use weir_model::status::{Status, StepStatus};
 
@@ -85,7 +85,7 @@ pub struct AlertRouter {
 impl AlertRouter {
     /// Goes on from what is stored; blocks for one short read.
     #[expect(clippy::too_many_arguments, reason = "an actor is born with everything it will ever need")]
-    pub fn new(
+    pub(crate) fn new(
         config: RouterConfig,
         journal: JournalHandle,
         clock: Clock,
@@ -248,7 +248,6 @@ impl AlertRouter {
         if row.ends_at.is_some() {
             self.ids.remove(&row.group_key);
         }
-        let acknowledged = row.state == AlertState::Acknowledged;
         AlertRow {
             id,
             uuid: Uuid::new_v5(&self.journal.origin(), row.group_key.as_bytes()),
@@ -265,8 +264,8 @@ impl AlertRouter {
             updated_at: self.clock.now(),
             count: i64::from(row.count),
             executions: row.executions,
-            acknowledged_by: acknowledged.then(|| row.reason.clone().unwrap_or_default()),
-            acknowledged_at: acknowledged.then(|| self.clock.now()),
+            acknowledged_by: row.acknowledged_by,
+            acknowledged_at: row.acknowledged_at,
             state: row.reason,
         }
     }
@@ -389,8 +388,7 @@ fn fact_kind(reader: &Reader, event: &StoredEvent) -> Result<Option<FactKind>, R
                 duration = stored.record.duration();
                 error = stored.record.error.clone().or(error);
                 if change != Change::Finished(Status::Completed) {
-                    let steps = reader.steps(*seq)?;
-                    step = steps.iter().find(|s| s.status == StepStatus::Failed).map(|s| s.name.to_string());
+                        step = stored.steps.iter().find(|s| s.status == StepStatus::Failed).map(|s| s.name.to_string());
                 }
             }
             Some(FactKind::Execution(Box::new(ExecutionFact {

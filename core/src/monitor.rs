@@ -2,6 +2,7 @@
 
 mod plan;
 mod runtime;
+mod samples;
 mod views;
 
 pub use plan::{BundledPlugin, PlanError, read_secret};
@@ -13,7 +14,7 @@ use crate::alert::{Acknowledge, LiftMute, SetMute};
 use crate::journal::{CommitError, JournalError, JournalHandle, OpenError, ReadError};
 use crate::live::Board;
 use crate::metrics::MetricsView;
-use crate::plugin::PluginError;
+use crate::plugin::{PluginError, PluginStatus};
 use crate::sampler::ResourceSample;
 use crate::source::SourceOptions;
 use jiff::SignedDuration;
@@ -240,11 +241,16 @@ impl MonitorHandle {
         self.inner.shared.receiver_views()
     }
 
+    /// Every plugin entry: sources, then receivers.
+    pub fn plugins(&self) -> Vec<PluginStatus> {
+        self.inner.shared.plugins()
+    }
+
     pub fn status(&self) -> MonitorStatus {
         self.inner.shared.status()
     }
 
-    /// The text of `/metrics`.
+    /// The text of `/metrics`. Blocks for a short read.
     pub fn exposition(&self) -> String {
         self.inner.shared.exposition()
     }

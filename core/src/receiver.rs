@@ -192,10 +192,10 @@ fn look(journal: &JournalHandle, receiver: &str, now: Timestamp) -> Result<Found
     let reader = journal.reader()?;
     let mut due = Vec::new();
     for row in reader.outbox_due(receiver, now, BATCH)? {
-        let prior = reader.receipt(receiver, &row.key)?;
+        let prior = reader.last_receipt(receiver, &row.key)?;
         due.push((row, prior));
     }
-    Ok(Found { due, next: reader.outbox_next_attempt(receiver)? })
+    Ok(Found { due, next: reader.outbox_next(receiver, now)? })
 }
 
 /// Carries one message: everything the actor needs outside of itself while it waits.
@@ -306,6 +306,7 @@ impl Courier {
         };
         Commit::Alerts(AlertCommit {
             events: Vec::new(),
+            system: Vec::new(),
             alerts: Vec::new(),
             outbox: vec![taken_over],
             outbox_updates: vec![update],

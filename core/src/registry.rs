@@ -1,16 +1,16 @@
 //! The registry: finds, spawns and lets go of workflow actors. It alone holds their addresses.
 
 use crate::clock::Clock;
-use crate::journal::{JournalHandle, Reader};
+use crate::journal::{JournalHandle, Reader, StoredExecution};
 use crate::live::Board;
 use crate::supervise::{Guard, Panic, Slot};
 use crate::workflow::{NotRecorded, Observe, ObserveAll, Seen, Stop, Stored, WorkflowActor, fresh};
-use actix::{Actor, Addr, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture};
+use actix::{Actor, Addr, AtomicResponse, Context, Handler, Message, WrapFuture};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use weir_model::id::{RunKey, WorkflowId};
-use weir_model::workflow::{Execution, Workflow};
+use weir_model::id::{ExecutionSeq, RunKey, WorkflowId};
+use weir_model::workflow::{Execution, Live, Workflow};
 
 /// Pages that may wait here; sources wait for room.
 const MAILBOX: usize = 64;
@@ -172,8 +172,9 @@ fn resolve(
     let mut resolution = Resolution::default();
     let mut wanted: HashSet<WorkflowId> = HashSet::new();
     for routed in page {
-        if let Some((id, execution)) = reader.find_run(&routed.key)? {
-            resolution.runs.insert(routed.key.clone(), (id, Box::new(execution)));
+        if let Some(stored) = reader.execution_by_key(&routed.key)? {
+            let id = stored.workflow.id;
+            resolution.runs.insert(routed.key.clone(), (id, Box::new(machine_execution(stored))));
             wanted.insert(id);
         } else if !known_keys.contains(&routed.workflow)
             && !resolution.ids.contains_key(&routed.workflow)
@@ -187,13 +188,28 @@ fn resolve(
         if let Some(row) = reader.workflow(*id)? {
             let mut machine = Workflow::new(*id, row.key);
             machine.last_number = row.last_number;
-            for execution in reader.open_executions_of_workflow(*id)? {
-                machine.adopt(execution);
+            let mut after = ExecutionSeq(0);
+            loop {
+                let page = reader.open_of_workflow(*id, after)?;
+                let Some(last) = page.last() else { break };
+                after = last.record.seq;
+                page.into_iter().for_each(|stored| machine.adopt(machine_execution(stored)));
             }
             resolution.stored.insert(*id, Stored { machine, name: row.name, version: row.version });
         }
     }
     Ok(resolution)
+}
+
+/// An execution as its machine holds it, with the progress that was last checkpointed.
+fn machine_execution(stored: StoredExecution) -> Execution {
+    let live = Live {
+        progress: stored.progress.progress,
+        note: stored.progress.note,
+        position: stored.progress.position,
+        fractions: Vec::new(),
+    };
+    Execution { record: stored.record, steps: stored.steps, live }
 }
 
 impl Actor for Registry {

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use weir_model::event::SourceEvent;
 use weir_model::id::RunKey;
-use weir_model::observation::{Coverage, JobRef, Observation, Page};
+use weir_model::observation::{JobRef, Observation, Page};
 use weir_model::source::{RoundEnd, Rounds};
 use weir_model::workflow::Contact;
 
@@ -94,9 +94,9 @@ pub struct SourceActor {
 
 /// How one poll went.
 enum Polled {
-    /// Every observation of the page is durable, and so is its cursor.
-    Done(Box<Page>, RoundEnd),
-    More(Box<Page>),
+    /// The round is over; everything it said is durable.
+    Done,
+    More,
     Failed(PollFailed),
     /// The provider answered, weir could not record it.
     NotRecorded(NotRecorded),
@@ -104,7 +104,7 @@ enum Polled {
 
 impl SourceActor {
     #[expect(clippy::too_many_arguments, reason = "an actor is born with everything it will ever need")]
-    pub fn new(
+    pub(crate) fn new(
         options: SourceOptions,
         state: SourceState,
         feed: Feed,
@@ -225,8 +225,8 @@ impl SourceActor {
         if more {
             self.state.cursor.clone_from(&page.cursor);
             let stored = self.store(Vec::new());
-            return Box::pin(stored.into_actor(self).map(move |result, _, _| match result {
-                Ok(()) => Polled::More(Box::new(page)),
+            return Box::pin(stored.into_actor(self).map(|result, _, _| match result {
+                Ok(()) => Polled::More,
                 Err(error) => Polled::NotRecorded(error),
             }));
         }
@@ -239,8 +239,8 @@ impl SourceActor {
                 Err(error) => Box::pin(actix::fut::ready(Polled::NotRecorded(error))),
                 Ok(()) => {
                     let stored = actor.round_over(&page, &end);
-                    Box::pin(stored.into_actor(actor).map(move |result, _, _| match result {
-                        Ok(()) => Polled::Done(Box::new(page), end),
+                    Box::pin(stored.into_actor(actor).map(|result, _, _| match result {
+                        Ok(()) => Polled::Done,
                         Err(error) => Polled::NotRecorded(error),
                     }))
                 }
@@ -322,12 +322,10 @@ impl SourceActor {
         self.busy = false;
         let now = self.clock.now();
         let wait = match polled {
-            Polled::More(_) => Duration::ZERO,
-            Polled::Done(page, _) => {
+            Polled::More => Duration::ZERO,
+            Polled::Done => {
                 self.first_round = false;
-                if page.coverage != Coverage::More {
-                    self.blind_until = None;
-                }
+                self.blind_until = None;
                 self.failures = 0;
                 self.health(|h| {
                     h.consecutive_failures = 0;

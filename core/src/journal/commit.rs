@@ -111,6 +111,8 @@ pub struct SourceRow {
 pub struct AlertCommit {
     /// By fingerprint.
     pub events: Vec<(String, AlertEvent)>,
+    /// What the router says of weir itself (mutes), recorded after the others.
+    pub system: Vec<SystemEvent>,
     /// Full new rows.
     pub alerts: Vec<AlertRow>,
     /// New messages.
@@ -140,7 +142,7 @@ pub struct AlertRow {
     pub updated_at: Timestamp,
     pub count: i64,
     /// Executions it is about, newest first; bounded by the router.
-    pub executions: Vec<ExecutionSeq>,
+    pub executions: Vec<uuid::Uuid>,
     pub acknowledged_by: Option<String>,
     pub acknowledged_at: Option<Timestamp>,
     /// What else the router has to remember of it (JSON).
@@ -156,14 +158,17 @@ pub enum OutboxState {
     Failed,
     /// Given up.
     Dead,
+    /// Muted: recorded, never sent.
+    Suppressed,
 }
 
 impl OutboxState {
-    pub const ALL: [OutboxState; 4] = [
+    pub const ALL: [OutboxState; 5] = [
         OutboxState::Queued,
         OutboxState::Sent,
         OutboxState::Failed,
         OutboxState::Dead,
+        OutboxState::Suppressed,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -172,6 +177,7 @@ impl OutboxState {
             OutboxState::Sent => "sent",
             OutboxState::Failed => "failed",
             OutboxState::Dead => "dead",
+            OutboxState::Suppressed => "suppressed",
         }
     }
 

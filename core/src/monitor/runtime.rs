@@ -1,10 +1,12 @@
 //! The running monitor: everything is built here, in order, downstream first, and torn down the other way.
 
 use super::plan::{self, BundledPlugin, PlanError};
+use super::samples;
 use super::views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
 use super::{Config, ReloadError, StartError};
 use crate::alert::{AlertRouter, Reconfigure};
 use crate::clock::Clock;
+use crate::exposition;
 use crate::feed::Feed;
 use crate::journal::{
     Commit, Durability, Journal, JournalHandle, JournalOptions, JournalState, ReadError, Reader, Retention,
@@ -12,7 +14,7 @@ use crate::journal::{
 };
 use crate::live::Board;
 use crate::metrics::{MetricsAggregator, MetricsView};
-use crate::plugin::{HostOptions, PluginHandle, PluginHost, PluginState, Role};
+use crate::plugin::{HostOptions, PluginHandle, PluginHost, PluginState, PluginStatus, Role};
 use crate::receiver::{Bell, DeliverUnrecorded, ReceiverActor, StopReceiver, Target};
 use crate::registry::{Corridor, PanicWorkflow, Registry, Route, Routed};
 use crate::resource::{ResourceSampler, SamplerSettings, SetSampling};
@@ -31,10 +33,11 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use weir_model::alert::mute::Mute;
 use weir_model::alert::notification::Notification;
+use weir_model::alert::route::LOG_RECEIVER;
 use weir_model::alert::router::RouterConfig;
 use weir_model::config;
 use weir_model::event::{SourceEvent, SystemEvent};
-use weir_model::id::{RunKey, Seq};
+use weir_model::id::{ExecutionSeq, RunKey, Seq, SourceId};
 use weir_model::observation::JobRef;
 use weir_model::status::Status;
 
@@ -165,6 +168,44 @@ impl Shared {
         }
     }
 
+    /// The text of `/metrics`. Blocks for one short read of the outbox.
+    pub(super) fn exposition(&self) -> String {
+        let view = self.metrics.load_full();
+        let workflow_key = |id| view.workflow_keys.get(&id).cloned().unwrap_or_default();
+        let source_name = |id| view.source_names.get(&id).cloned().unwrap_or_default();
+        let head = self.journal.head().0;
+        let behind = |at: Seq| u64::try_from(head - at.0).unwrap_or(0);
+        let reload = read(&self.reload);
+        let resources = self.resources.load_full();
+        let status = self.status();
+        exposition::render(&exposition::Snapshot {
+            version: status.version,
+            started_at: self.started_at,
+            metrics: &view.metrics,
+            workflow_key: &workflow_key,
+            source_name: &source_name,
+            sources: self.source_views().iter().map(samples::source).collect(),
+            journal: samples::journal(&self.journal),
+            consumers: status.consumers.iter().map(|(name, at)| ((*name).to_owned(), behind(*at))).collect(),
+            receivers: samples::receivers(&self.journal, &self.receiver_views()),
+            alerts: samples::alerts(&self.journal),
+            plugins: self.plugins().iter().map(samples::plugin).collect(),
+            actors: status.actors.iter().map(samples::actor).collect(),
+            reload: exposition::ReloadSample {
+                succeeded: reload.error.is_none(),
+                succeeded_at: if reload.error.is_none() { reload.at.or(Some(self.started_at)) } else { None },
+            },
+            resources: resources.as_deref(),
+        })
+    }
+
+    /// Every plugin entry: sources, then receivers.
+    pub(super) fn plugins(&self) -> Vec<PluginStatus> {
+        let sources = self.source_views().into_iter().filter_map(|s| s.plugin);
+        let receivers = self.receiver_views().into_iter().filter_map(|r| r.plugin);
+        sources.chain(receivers).collect()
+    }
+
     fn register(&self, counters: Arc<Counters>) {
         let mut actors = self.actors.write().unwrap_or_else(PoisonError::into_inner);
         actors.retain(|known| known.name != counters.name);
@@ -291,7 +332,7 @@ impl Runtime {
     }
 
     fn start_receivers(&self, settings: &config::Config) {
-        self.start_receiver(config::LOG_RECEIVER, None, settings);
+        self.start_receiver(LOG_RECEIVER, None, settings);
         for receiver in &settings.alerts.receivers {
             self.start_receiver(&receiver.name, Some(receiver), settings);
         }
@@ -308,7 +349,7 @@ impl Runtime {
         let stopping = Stopping::default();
         let (journal, troubles) = (self.shared.journal.clone(), self.shared.troubles.clone());
         let (clock, bell) = (self.shared.clock.clone(), self.bell.clone());
-        let fallback = settings.alerts.fallback.clone().or_else(|| Some(config::LOG_RECEIVER.to_owned()));
+        let fallback = settings.alerts.fallback.clone().or_else(|| Some(LOG_RECEIVER.to_owned()));
         let owned = name.to_owned();
         keep(&slot, &stopping, move |guard| {
             ReceiverActor::new(
@@ -534,7 +575,7 @@ impl Runtime {
     }
 
     async fn watch_open(&self, row: &SourceRow, watched: bool) {
-        let open = self.shared.journal.reader().and_then(|r| r.open_runs_of_source(row.id));
+        let open = self.shared.journal.reader().and_then(|r| open_runs(&r, row.id));
         let Ok(open) = open else { return };
         let routed = open.into_iter().map(|(key, _)| Routed {
             key,
@@ -646,8 +687,8 @@ impl Runtime {
             self.shared.receivers.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         }
         let running = read(&self.shared.receivers);
-        if !running.contains_key(config::LOG_RECEIVER) {
-            self.start_receiver(config::LOG_RECEIVER, None, new);
+        if !running.contains_key(LOG_RECEIVER) {
+            self.start_receiver(LOG_RECEIVER, None, new);
         }
         for receiver in new.alerts.receivers.iter().filter(|r| !running.contains_key(&r.name)) {
             self.start_receiver(&receiver.name, Some(receiver), new);
@@ -721,12 +762,12 @@ fn journal_options(config: &Config, clock: &Clock) -> JournalOptions {
 }
 
 fn retention(settings: &config::Config) -> Retention {
-    Retention { age: settings.retention.age, size: settings.retention.size_bytes }
+    Retention { age: Some(settings.retention.age), size: Some(settings.retention.size_bytes) }
 }
 
 fn router_config(settings: &config::Config) -> RouterConfig {
     let mut receivers: Vec<String> = settings.alerts.receivers.iter().map(|r| r.name.clone()).collect();
-    receivers.push(config::LOG_RECEIVER.to_owned());
+    receivers.push(LOG_RECEIVER.to_owned());
     let public_url = settings.http.public_url.as_ref().map(ToString::to_string);
     RouterConfig {
         workspace: "default".to_owned(),
@@ -739,16 +780,28 @@ fn router_config(settings: &config::Config) -> RouterConfig {
 }
 
 fn load_source(reader: &Reader, row: &SourceRow, unseen_counts: bool) -> Result<SourceState, ReadError> {
-    let open = reader.open_runs_of_source(row.id)?;
+    let open = open_runs(reader, row.id)?;
     let job = |(key, status): (RunKey, Status)| {
         (JobRef { id: key.external_id, run: (!key.run.is_empty()).then_some(key.run) }, status)
     };
     Ok(SourceState {
-        cursor: reader.source_cursor(row.id)?.filter(|cursor| !cursor.is_empty()),
+        cursor: reader.source_state(row.id)?.0.filter(|cursor| !cursor.is_empty()),
         row: row.clone(),
         unseen_counts,
         open: open.into_iter().map(job).collect(),
     })
+}
+
+/// The unfinished executions of a source.
+fn open_runs(reader: &Reader, source: SourceId) -> Result<Vec<(RunKey, Status)>, ReadError> {
+    let mut runs = Vec::new();
+    let mut after = ExecutionSeq(0);
+    loop {
+        let page = reader.open_of_source(source, after)?;
+        let Some(last) = page.last() else { return Ok(runs) };
+        after = last.record.seq;
+        runs.extend(page.into_iter().map(|e| (e.record.key, e.record.status)));
+    }
 }
 
 /// Says when a source's plugin cannot run, and when it can again.

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Params, Row, params};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 use weir_model::alert::notification::{AlertStatus, Severity};
-use weir_model::id::{DEFAULT_WORKSPACE, ExecutionSeq, Seq, SourceId};
+use weir_model::id::{DEFAULT_WORKSPACE, Seq, SourceId};
 
 /// A consumer's checkpoint as it is stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,21 +81,52 @@ impl Reader {
         self.rows(&sql, [before.unwrap_or(i64::MAX), limit], alert)
     }
 
-    /// Messages to be delivered now, those that wait longest first; at most 1000.
-    pub fn outbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<OutboxRow>> {
-        let sql = format!(
-            "{OUTBOX} WHERE state IN (0, 2) AND (next_attempt_at IS NULL OR next_attempt_at <= ?1)
-             ORDER BY next_attempt_at, id LIMIT ?2"
-        );
-        self.rows(&sql, [now.as_microsecond(), bounded(limit)], outbox)
+    /// An alert by its UUID or, the newest of it, by its fingerprint.
+    pub fn find_alert(&self, name: &str) -> Result<Option<AlertRow>> {
+        if let Ok(uuid) = Uuid::parse_str(name) {
+            return self.alert_by_uuid(uuid);
+        }
+        let sql = format!("{ALERT} WHERE fingerprint = ?1 ORDER BY id DESC LIMIT 1");
+        Ok(self.rows(&sql, [name], alert)?.pop())
     }
 
-    /// When the next message is due that is not due yet.
-    pub fn outbox_next(&self, now: Timestamp) -> Result<Option<Timestamp>> {
+    /// Messages to be delivered to a receiver now, those that wait longest first; at most 1000.
+    pub fn outbox_due(&self, receiver: &str, now: Timestamp, limit: usize) -> Result<Vec<OutboxRow>> {
+        let sql = format!(
+            "{OUTBOX} WHERE state IN (0, 2) AND receiver = ?3
+             AND (next_attempt_at IS NULL OR next_attempt_at <= ?1) ORDER BY next_attempt_at, id LIMIT ?2"
+        );
+        self.rows(&sql, params![now.as_microsecond(), bounded(limit), receiver], outbox)
+    }
+
+    /// Undelivered messages to receivers other than these; at most 1000.
+    pub fn outbox_orphans(&self, receivers: &[String]) -> Result<Vec<OutboxRow>> {
+        let sql = format!(
+            "{OUTBOX} WHERE state IN (0, 2) AND receiver NOT IN (SELECT value FROM json_each(?1)) ORDER BY id LIMIT {PAGE_MAX}"
+        );
+        let receivers = serde_json::to_string(receivers).unwrap_or_default();
+        self.rows(&sql, [receivers], outbox)
+    }
+
+    /// The messages about one alert, newest first; at most 100.
+    pub fn outbox_of_alert(&self, alert: i64) -> Result<Vec<OutboxRow>> {
+        self.rows(&format!("{OUTBOX} WHERE alert = ?1 ORDER BY id DESC LIMIT 100"), [alert], outbox)
+    }
+
+    /// How many messages stand where: (receiver, state, count).
+    pub fn outbox_counts(&self) -> Result<Vec<(String, OutboxState, u64)>> {
+        let sql = "SELECT receiver, state, count(*) FROM outbox GROUP BY receiver, state LIMIT 1000";
+        let rows: Vec<(String, u8, i64)> = self.rows(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let known = |(receiver, code, count)| Some((receiver, OutboxState::from_code(code)?, u64::try_from(count).ok()?));
+        Ok(rows.into_iter().filter_map(known).collect())
+    }
+
+    /// When the receiver's next message is due that is not due yet.
+    pub fn outbox_next(&self, receiver: &str, now: Timestamp) -> Result<Option<Timestamp>> {
         let mut statement = self.connection().prepare_cached(
-            "SELECT min(next_attempt_at) FROM outbox WHERE state IN (0, 2) AND next_attempt_at > ?1",
+            "SELECT min(next_attempt_at) FROM outbox WHERE state IN (0, 2) AND receiver = ?2 AND next_attempt_at > ?1",
         )?;
-        let next: Option<i64> = statement.query_row([now.as_microsecond()], |row| row.get(0))?;
+        let next: Option<i64> = statement.query_row(params![now.as_microsecond(), receiver], |row| row.get(0))?;
         Ok(optional_timestamp(next))
     }
 
@@ -249,7 +280,7 @@ fn alert(row: &Row<'_>) -> Result<AlertRow> {
         )
     };
     let executions: String = row.get(14)?;
-    let executions: Vec<i64> = from_json(id, "executions", Some(&executions))?;
+    let executions: Vec<Uuid> = from_json(id, "executions", Some(&executions))?;
     let (severity, status): (u8, u8) = (row.get(4)?, row.get(5)?);
     Ok(AlertRow {
         id,
@@ -276,7 +307,7 @@ fn alert(row: &Row<'_>) -> Result<AlertRow> {
         ends: optional_timestamp(row.get(11)?),
         updated_at: timestamp(row.get(12)?),
         count: row.get(13)?,
-        executions: executions.into_iter().map(ExecutionSeq).collect(),
+        executions,
         acknowledged_by: row.get(15)?,
         acknowledged_at: optional_timestamp(row.get(16)?),
         state: row.get(17)?,

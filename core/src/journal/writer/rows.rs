@@ -90,6 +90,7 @@ impl Batch<'_> {
             }
         }
         let events = commit.events.into_iter().map(|(f, e)| Event::Alert(f, e));
+        let events = events.chain(commit.system.into_iter().map(Event::System));
         let verdict = self.facts(events, commit.recorded_at)?;
         if verdict.is_err() {
             return Ok(verdict);
@@ -110,7 +111,6 @@ impl Batch<'_> {
     }
 
     fn write_alert(&self, row: &AlertRow) -> rusqlite::Result<()> {
-        let executions: Vec<i64> = row.executions.iter().map(|seq| seq.0).collect();
         self.connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO alerts (id, workspace_id, uuid, fingerprint, rule, severity, status,
@@ -134,7 +134,7 @@ impl Batch<'_> {
                 micros(row.ends),
                 row.updated_at.as_microsecond(),
                 row.count,
-                json(&executions),
+                json(&row.executions),
                 row.acknowledged_by,
                 micros(row.acknowledged_at),
                 row.state,
