@@ -1,0 +1,318 @@
+//! What the writer is asked to make durable, and the rows it is asked to keep.
+
+use jiff::Timestamp;
+use std::sync::Arc;
+use weir_model::alert::notification::{AlertStatus, Severity};
+use weir_model::event::{AlertEvent, Event, ExecutionEvent, SourceEvent, SystemEvent};
+use weir_model::id::{ExecutionSeq, Seq, SourceId, WorkflowId};
+use weir_model::workflow::{ExecutionRecord, Step};
+
+/// One unit of durability: all of it is on disk when it is answered, or none of it ever was.
+#[derive(Clone, Debug)]
+pub enum Commit {
+    Append(Append),
+    Source(SourceCommit),
+    Alerts(AlertCommit),
+    Outbox(OutboxUpdate),
+    System(SystemCommit),
+    Checkpoint(Checkpoint),
+    /// A consumer that is gone for good: it holds retention back no longer.
+    DropCheckpoint(String),
+    Progress(Vec<ProgressRow>),
+    Samples(Vec<SampleRow>),
+    Mutes(MuteCommit),
+}
+
+impl Commit {
+    /// System events, recorded at one time.
+    pub fn system(events: Vec<SystemEvent>, recorded_at: Timestamp) -> Commit {
+        Commit::System(SystemCommit {
+            events,
+            recorded_at,
+        })
+    }
+
+    /// How many rows it will write, roughly: what batches are bounded by.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Commit::Append(append) => append.events.len() + append.steps.len(),
+            Commit::Source(source) => source.events.len(),
+            Commit::Alerts(alerts) => alerts.events.len() + alerts.outbox.len(),
+            Commit::System(system) => system.events.len(),
+            Commit::Progress(rows) => rows.len(),
+            Commit::Samples(rows) => rows.len(),
+            Commit::Mutes(mutes) => mutes.events.len(),
+            Commit::Outbox(_) | Commit::Checkpoint(_) | Commit::DropCheckpoint(_) => 0,
+        }
+        .saturating_add(1)
+    }
+}
+
+/// Events of one workflow with the projections that follow from them.
+#[derive(Clone, Debug)]
+pub struct Append {
+    pub workflow: WorkflowId,
+    pub key: String,
+    pub name: String,
+    /// Version of the workflow the events were made from; 0 creates its row. Each append adds one.
+    pub expected_version: i64,
+    pub events: Vec<(ExecutionSeq, ExecutionEvent)>,
+    pub recorded_at: Timestamp,
+    /// Full new rows of the executions that changed; those created must be among them.
+    pub executions: Vec<ExecutionRecord>,
+    /// Full new rows of the steps that changed; those declared must be among them.
+    pub steps: Vec<(ExecutionSeq, u32, Step)>,
+    /// Live progress that is checkpointed with this transition.
+    pub progress: Vec<ProgressRow>,
+    pub last_number: i64,
+}
+
+/// A source's row with its cursor, and what happened to it.
+#[derive(Clone, Debug)]
+pub struct SourceCommit {
+    /// The full new row; its source actor is the only one who writes it.
+    pub row: SourceRow,
+    /// Replaces the stored cursor; none keeps it.
+    pub cursor: Option<String>,
+    /// Replaces the stored diff baseline (JSON); none keeps it.
+    pub baseline: Option<String>,
+    pub events: Vec<SourceEvent>,
+    pub recorded_at: Timestamp,
+}
+
+/// What is known of a source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceRow {
+    pub id: SourceId,
+    /// A source is its name.
+    pub name: String,
+    pub plugin: String,
+    /// Grows with each change of its configuration.
+    pub generation: i64,
+    /// Hash of the configuration this generation began with.
+    pub config_hash: Option<String>,
+    pub created_at: Timestamp,
+    /// None until the first contact was made: then what is final already is imported.
+    pub first_contact_at: Option<Timestamp>,
+    /// When the provider was last seen to answer (as of the last commit).
+    pub contact_at: Option<Timestamp>,
+    pub stale_since: Option<Timestamp>,
+    pub stale_error: Option<String>,
+    /// So many jobs vanished at once that it is not believed yet.
+    pub suspect: bool,
+    /// In the configuration.
+    pub configured: bool,
+    /// Jobs older than this are ignored: retention deleted them. Only ever raised.
+    pub forgotten_before: Option<Timestamp>,
+}
+
+/// What the alert router decided, in one transaction with its cursor.
+#[derive(Clone, Debug)]
+pub struct AlertCommit {
+    /// By fingerprint.
+    pub events: Vec<(String, AlertEvent)>,
+    /// Full new rows.
+    pub alerts: Vec<AlertRow>,
+    /// New messages.
+    pub outbox: Vec<OutboxRow>,
+    /// Changes to messages that are there (re-routed, given up).
+    pub outbox_updates: Vec<OutboxUpdate>,
+    pub checkpoint: Option<Checkpoint>,
+    pub recorded_at: Timestamp,
+}
+
+/// One episode of an alert: from pending to resolved. Fired again later, it is a new row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertRow {
+    /// Given by [`super::JournalHandle::next_alert_id`].
+    pub id: i64,
+    pub uuid: uuid::Uuid,
+    pub fingerprint: String,
+    pub rule: String,
+    pub severity: Severity,
+    pub status: AlertStatus,
+    pub title: String,
+    pub body: String,
+    pub labels: Vec<(String, String)>,
+    pub annotations: Vec<(String, String)>,
+    pub since: Timestamp,
+    pub ends: Option<Timestamp>,
+    pub updated_at: Timestamp,
+    pub count: i64,
+    /// Executions it is about, newest first; bounded by the router.
+    pub executions: Vec<ExecutionSeq>,
+    pub acknowledged_by: Option<String>,
+    pub acknowledged_at: Option<Timestamp>,
+    /// What else the router has to remember of it (JSON).
+    pub state: Option<String>,
+}
+
+/// Where a message to a receiver stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutboxState {
+    Queued,
+    Sent,
+    /// Not delivered, to be tried again at `next_attempt_at`.
+    Failed,
+    /// Given up.
+    Dead,
+}
+
+impl OutboxState {
+    pub const ALL: [OutboxState; 4] = [
+        OutboxState::Queued,
+        OutboxState::Sent,
+        OutboxState::Failed,
+        OutboxState::Dead,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OutboxState::Queued => "queued",
+            OutboxState::Sent => "sent",
+            OutboxState::Failed => "failed",
+            OutboxState::Dead => "dead",
+        }
+    }
+
+    pub(super) fn code(self) -> u8 {
+        self as u8
+    }
+
+    pub(super) fn from_code(code: u8) -> Option<OutboxState> {
+        OutboxState::ALL.get(usize::from(code)).copied()
+    }
+}
+
+/// A message to one receiver, with the ledger of its delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxRow {
+    /// Given by [`super::JournalHandle::next_outbox_id`].
+    pub id: i64,
+    pub alert: Option<i64>,
+    /// The group's whole life at this receiver: what the previous receipt belongs to.
+    pub key: String,
+    pub receiver: String,
+    /// The notification as JSON.
+    pub payload: String,
+    pub state: OutboxState,
+    pub attempts: u32,
+    pub created_at: Timestamp,
+    pub next_attempt_at: Option<Timestamp>,
+    pub updated_at: Timestamp,
+    pub answer: Option<String>,
+    pub receipt: Option<String>,
+}
+
+/// What became of an attempt to deliver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxUpdate {
+    pub id: i64,
+    pub state: OutboxState,
+    pub attempts: u32,
+    pub next_attempt_at: Option<Timestamp>,
+    pub updated_at: Timestamp,
+    pub answer: Option<String>,
+    /// Replaces the stored receipt; none keeps it.
+    pub receipt: Option<String>,
+    /// Another receiver takes it over; none keeps the one it has.
+    pub receiver: Option<String>,
+}
+
+/// Facts about weir itself.
+#[derive(Clone, Debug)]
+pub struct SystemCommit {
+    pub events: Vec<SystemEvent>,
+    pub recorded_at: Timestamp,
+}
+
+/// How far a named consumer has read, and what it made of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    pub name: String,
+    /// The last event it has taken in.
+    pub cursor: Seq,
+    /// Replaces the stored one; none keeps it.
+    pub blob: Option<Vec<u8>>,
+}
+
+/// Live progress and the next deadline of one execution: no event, no version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProgressRow {
+    pub execution: ExecutionSeq,
+    /// 0 to 100.
+    pub progress: Option<f64>,
+    pub note: Option<String>,
+    /// Place in the provider's queue, 0 = next.
+    pub position: Option<u32>,
+    pub next_deadline: Option<Timestamp>,
+}
+
+/// One bucket of a rolled up measurement.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleRow {
+    pub series: String,
+    /// Width of the bucket in seconds.
+    pub width_seconds: u32,
+    /// Start of the bucket.
+    pub at: Timestamp,
+    pub min: f64,
+    pub max: f64,
+    pub mean: f64,
+    pub count: u32,
+}
+
+/// Mutes set and lifted, with the events that tell.
+#[derive(Clone, Debug)]
+pub struct MuteCommit {
+    pub upsert: Vec<MuteRow>,
+    /// By id.
+    pub remove: Vec<i64>,
+    pub events: Vec<SystemEvent>,
+    pub recorded_at: Timestamp,
+}
+
+/// No notifications about what it names, until it expires. What is none matches everything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MuteRow {
+    /// Given by [`super::JournalHandle::next_mute_id`].
+    pub id: i64,
+    pub receiver: Option<String>,
+    pub workflow: Option<String>,
+    pub source: Option<String>,
+    pub until: Timestamp,
+    pub created_at: Timestamp,
+    pub by: String,
+    pub comment: String,
+}
+
+/// What a commit was numbered. Without events `last_seq` is the head and `first_seq` one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub first_seq: Seq,
+    pub last_seq: Seq,
+}
+
+/// An event with its number and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRow {
+    pub seq: Seq,
+    pub at: Timestamp,
+    /// The dotted name.
+    pub kind: &'static str,
+    pub workflow: Option<WorkflowId>,
+    pub execution: Option<ExecutionSeq>,
+    pub step: Option<u32>,
+    pub event: Event,
+}
+
+/// What one transaction made durable: the fast path for those who keep up.
+#[derive(Clone, Debug)]
+pub struct CommittedBatch {
+    /// The head before it: a subscriber whose own cursor is lower has missed something.
+    pub previous: Seq,
+    pub last_seq: Seq,
+    pub events: Vec<EventRow>,
+    /// Executions as this batch left them.
+    pub executions: Vec<(WorkflowId, Arc<ExecutionRecord>)>,
+}

@@ -1,0 +1,336 @@
+//! Rows other than executions: sources, alerts, the outbox, checkpoints, samples and mutes.
+
+use super::{PAGE_MAX, ReadError, Reader, Result};
+use crate::journal::{AlertRow, MuteRow, OutboxRow, OutboxState, SampleRow, SourceRow};
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Params, Row, params};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+use weir_model::alert::notification::{AlertStatus, Severity};
+use weir_model::id::{DEFAULT_WORKSPACE, ExecutionSeq, Seq, SourceId};
+
+/// A consumer's checkpoint as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckpointRow {
+    pub cursor: Seq,
+    pub updated_at: Timestamp,
+    pub blob: Option<Vec<u8>>,
+}
+
+const SOURCE: &str = "SELECT id, name, plugin, generation, config_hash, created_at, first_contact_at, contact_at, \
+     stale_since, stale_error, suspect, configured, forgotten_before FROM sources";
+const ALERT: &str = "SELECT id, uuid, fingerprint, rule, severity, status, title, body, labels, annotations, since, \
+     ends, updated_at, count, executions, acknowledged_by, acknowledged_at, state FROM alerts";
+const OUTBOX: &str = "SELECT id, alert, key, receiver, payload, state, attempts, created_at, next_attempt_at, \
+     updated_at, answer, receipt FROM outbox";
+
+impl Reader {
+    pub fn source(&self, id: SourceId) -> Result<Option<SourceRow>> {
+        Ok(self
+            .rows(&format!("{SOURCE} WHERE id = ?1"), [id.0], source)?
+            .pop())
+    }
+
+    pub fn source_by_name(&self, name: &str) -> Result<Option<SourceRow>> {
+        let sql = format!("{SOURCE} WHERE workspace_id = ?1 AND name = ?2");
+        Ok(self
+            .rows(&sql, params![DEFAULT_WORKSPACE, name], source)?
+            .pop())
+    }
+
+    /// All sources, those no longer configured too, by name; at most 1000.
+    pub fn sources(&self) -> Result<Vec<SourceRow>> {
+        let sql = format!("{SOURCE} WHERE workspace_id = ?1 ORDER BY name LIMIT {PAGE_MAX}");
+        self.rows(&sql, [DEFAULT_WORKSPACE], source)
+    }
+
+    /// Cursor and diff baseline of a source.
+    pub fn source_state(&self, id: SourceId) -> Result<(Option<String>, Option<String>)> {
+        let text = |sql: &str| -> Result<Option<String>> {
+            let mut statement = self.connection().prepare_cached(sql)?;
+            let found = statement.query_row([id.0], |row| row.get(0)).optional()?;
+            Ok(found.flatten())
+        };
+        Ok((
+            text("SELECT cursor FROM source_cursors WHERE source_id = ?1")?,
+            text("SELECT baseline FROM source_baselines WHERE source_id = ?1")?,
+        ))
+    }
+
+    pub fn alert(&self, id: i64) -> Result<Option<AlertRow>> {
+        Ok(self
+            .rows(&format!("{ALERT} WHERE id = ?1"), [id], alert)?
+            .pop())
+    }
+
+    pub fn alert_by_uuid(&self, uuid: Uuid) -> Result<Option<AlertRow>> {
+        let sql = format!("{ALERT} WHERE uuid = ?1");
+        Ok(self.rows(&sql, [uuid.as_bytes().as_slice()], alert)?.pop())
+    }
+
+    /// Alerts that fire, oldest first, after `after`; at most 1000.
+    pub fn firing_alerts(&self, after: i64) -> Result<Vec<AlertRow>> {
+        let sql = format!("{ALERT} WHERE status = 0 AND id > ?1 ORDER BY id LIMIT {PAGE_MAX}");
+        self.rows(&sql, [after], alert)
+    }
+
+    /// All alerts, newest first, before `before`; at most 100.
+    pub fn alerts(&self, before: Option<i64>, limit: usize) -> Result<Vec<AlertRow>> {
+        let sql = format!("{ALERT} WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
+        let limit = i64::try_from(limit.min(100)).unwrap_or(0);
+        self.rows(&sql, [before.unwrap_or(i64::MAX), limit], alert)
+    }
+
+    /// Messages to be delivered now, those that wait longest first; at most 1000.
+    pub fn outbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<OutboxRow>> {
+        let sql = format!(
+            "{OUTBOX} WHERE state IN (0, 2) AND (next_attempt_at IS NULL OR next_attempt_at <= ?1)
+             ORDER BY next_attempt_at, id LIMIT ?2"
+        );
+        self.rows(&sql, [now.as_microsecond(), bounded(limit)], outbox)
+    }
+
+    /// When the next message is due that is not due yet.
+    pub fn outbox_next(&self, now: Timestamp) -> Result<Option<Timestamp>> {
+        let mut statement = self.connection().prepare_cached(
+            "SELECT min(next_attempt_at) FROM outbox WHERE state IN (0, 2) AND next_attempt_at > ?1",
+        )?;
+        let next: Option<i64> = statement.query_row([now.as_microsecond()], |row| row.get(0))?;
+        Ok(optional_timestamp(next))
+    }
+
+    pub fn outbox(&self, id: i64) -> Result<Option<OutboxRow>> {
+        Ok(self
+            .rows(&format!("{OUTBOX} WHERE id = ?1"), [id], outbox)?
+            .pop())
+    }
+
+    /// The ledger of deliveries, newest first, before `before`; at most 1000.
+    pub fn outbox_page(&self, before: Option<i64>, limit: usize) -> Result<Vec<OutboxRow>> {
+        let sql = format!("{OUTBOX} WHERE id < ?1 ORDER BY id DESC LIMIT ?2");
+        self.rows(&sql, [before.unwrap_or(i64::MAX), bounded(limit)], outbox)
+    }
+
+    /// The receipt of the last message with this key that was sent to the receiver.
+    pub fn last_receipt(&self, receiver: &str, key: &str) -> Result<Option<String>> {
+        let mut statement = self.connection().prepare_cached(
+            "SELECT receipt FROM outbox WHERE key = ?1 AND receiver = ?2 AND state = 1 AND receipt IS NOT NULL
+             ORDER BY id DESC LIMIT 1",
+        )?;
+        Ok(statement
+            .query_row([key, receiver], |row| row.get(0))
+            .optional()?)
+    }
+
+    pub fn checkpoint(&self, name: &str) -> Result<Option<CheckpointRow>> {
+        let mut statement = self
+            .connection()
+            .prepare_cached("SELECT cursor, updated_at, blob FROM checkpoints WHERE name = ?1")?;
+        let found = statement.query_row([name], |row| {
+            Ok(CheckpointRow {
+                cursor: Seq(row.get(0)?),
+                updated_at: timestamp(row.get(1)?),
+                blob: row.get(2)?,
+            })
+        });
+        Ok(found.optional()?)
+    }
+
+    /// Every consumer's cursor.
+    pub fn checkpoints(&self) -> Result<Vec<(String, Seq)>> {
+        let sql = "SELECT name, cursor FROM checkpoints ORDER BY name LIMIT 1000";
+        self.rows(sql, [], |row| Ok((row.get(0)?, Seq(row.get(1)?))))
+    }
+
+    /// Buckets of one series and width in `[from, to)`, oldest first; at most 1000.
+    pub fn samples(
+        &self,
+        series: &str,
+        width_seconds: u32,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<SampleRow>> {
+        let sql = format!(
+            "SELECT at, min, max, mean, count FROM samples
+             WHERE series = (SELECT id FROM series WHERE workspace_id = ?1 AND name = ?2) AND width = ?3
+             AND at >= ?4 AND at < ?5 ORDER BY at LIMIT {PAGE_MAX}"
+        );
+        let (from, to) = (from.as_microsecond(), to.as_microsecond());
+        let values = params![DEFAULT_WORKSPACE, series, width_seconds, from, to];
+        self.rows(&sql, values, |row| {
+            Ok(SampleRow {
+                series: series.to_owned(),
+                width_seconds,
+                at: timestamp(row.get(0)?),
+                min: row.get(1)?,
+                max: row.get(2)?,
+                mean: row.get(3)?,
+                count: row.get(4)?,
+            })
+        })
+    }
+
+    /// Names of all series; at most 1000.
+    pub fn series(&self) -> Result<Vec<String>> {
+        let sql = "SELECT name FROM series ORDER BY name LIMIT 1000";
+        self.rows(sql, [], |row| Ok(row.get(0)?))
+    }
+
+    /// Mutes that have not expired; at most 1000.
+    pub fn mutes(&self, now: Timestamp) -> Result<Vec<MuteRow>> {
+        let sql = format!(
+            "SELECT id, receiver, workflow, source, until, created_at, by, comment FROM mutes
+             WHERE until > ?1 ORDER BY id LIMIT {PAGE_MAX}"
+        );
+        self.rows(&sql, [now.as_microsecond()], |row| {
+            Ok(MuteRow {
+                id: row.get(0)?,
+                receiver: row.get(1)?,
+                workflow: row.get(2)?,
+                source: row.get(3)?,
+                until: timestamp(row.get(4)?),
+                created_at: timestamp(row.get(5)?),
+                by: row.get(6)?,
+                comment: row.get(7)?,
+            })
+        })
+    }
+
+    fn rows<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        read: impl Fn(&Row<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let mut rows = statement.query(values)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(read(row)?);
+        }
+        Ok(found)
+    }
+}
+
+fn bounded(limit: usize) -> i64 {
+    i64::try_from(limit.min(PAGE_MAX)).unwrap_or(0)
+}
+
+fn source(row: &Row<'_>) -> Result<SourceRow> {
+    Ok(SourceRow {
+        id: SourceId(row.get(0)?),
+        name: row.get(1)?,
+        plugin: row.get(2)?,
+        generation: row.get(3)?,
+        config_hash: row.get(4)?,
+        created_at: timestamp(row.get(5)?),
+        first_contact_at: optional_timestamp(row.get(6)?),
+        contact_at: optional_timestamp(row.get(7)?),
+        stale_since: optional_timestamp(row.get(8)?),
+        stale_error: row.get(9)?,
+        suspect: row.get(10)?,
+        configured: row.get(11)?,
+        forgotten_before: optional_timestamp(row.get(12)?),
+    })
+}
+
+fn alert(row: &Row<'_>) -> Result<AlertRow> {
+    let id: i64 = row.get(0)?;
+    let meaningless = |column, code: u8| ReadError::Meaningless {
+        row: id,
+        column,
+        value: code.to_string(),
+    };
+    let list = |at: usize, column| -> Result<Vec<(String, String)>> {
+        from_json(
+            id,
+            column,
+            Some(row.get_ref(at)?.as_str().map_err(rusqlite::Error::from)?),
+        )
+    };
+    let executions: String = row.get(14)?;
+    let executions: Vec<i64> = from_json(id, "executions", Some(&executions))?;
+    let (severity, status): (u8, u8) = (row.get(4)?, row.get(5)?);
+    Ok(AlertRow {
+        id,
+        uuid: Uuid::from_bytes(row.get(1)?),
+        fingerprint: row.get(2)?,
+        rule: row.get(3)?,
+        severity: match severity {
+            0 => Severity::Info,
+            1 => Severity::Warning,
+            2 => Severity::Error,
+            3 => Severity::Critical,
+            other => return Err(meaningless("severity", other)),
+        },
+        status: match status {
+            0 => AlertStatus::Firing,
+            1 => AlertStatus::Resolved,
+            other => return Err(meaningless("status", other)),
+        },
+        title: row.get(6)?,
+        body: row.get(7)?,
+        labels: list(8, "labels")?,
+        annotations: list(9, "annotations")?,
+        since: timestamp(row.get(10)?),
+        ends: optional_timestamp(row.get(11)?),
+        updated_at: timestamp(row.get(12)?),
+        count: row.get(13)?,
+        executions: executions.into_iter().map(ExecutionSeq).collect(),
+        acknowledged_by: row.get(15)?,
+        acknowledged_at: optional_timestamp(row.get(16)?),
+        state: row.get(17)?,
+    })
+}
+
+fn outbox(row: &Row<'_>) -> Result<OutboxRow> {
+    let id: i64 = row.get(0)?;
+    let code: u8 = row.get(5)?;
+    Ok(OutboxRow {
+        id,
+        alert: row.get(1)?,
+        key: row.get(2)?,
+        receiver: row.get(3)?,
+        payload: row.get(4)?,
+        state: OutboxState::from_code(code).ok_or_else(|| ReadError::Meaningless {
+            row: id,
+            column: "state",
+            value: code.to_string(),
+        })?,
+        attempts: row.get(6)?,
+        created_at: timestamp(row.get(7)?),
+        next_attempt_at: optional_timestamp(row.get(8)?),
+        updated_at: timestamp(row.get(9)?),
+        answer: row.get(10)?,
+        receipt: row.get(11)?,
+    })
+}
+
+/// A list kept as JSON; none is empty.
+pub(super) fn from_json<T: DeserializeOwned>(
+    row: i64,
+    column: &'static str,
+    text: Option<&str>,
+) -> Result<Vec<T>> {
+    let Some(text) = text else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_str(text).map_err(|_| ReadError::Meaningless {
+        row,
+        column,
+        value: text.chars().take(100).collect(),
+    })
+}
+
+/// Only what was a timestamp is ever stored; a damaged one becomes the nearest there is.
+pub(super) fn timestamp(micros: i64) -> Timestamp {
+    Timestamp::from_microsecond(micros).unwrap_or(if micros < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
+pub(super) fn optional_timestamp(micros: Option<i64>) -> Option<Timestamp> {
+    micros.map(timestamp)
+}
