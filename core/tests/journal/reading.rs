@@ -16,7 +16,7 @@ use weir_model::id::{ExecutionSeq, Seq, WorkflowId};
 use weir_model::status::Status;
 
 fn at(micros: i64) -> Timestamp {
-    Timestamp::from_microsecond(START + micros).unwrap()
+    Timestamp::from_microsecond(START + micros).expect("a time of this year")
 }
 
 #[test]
