@@ -6,6 +6,8 @@ CARGO ?= cargo
 # cargo-nextest where it is there, else cargo's own runner.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 ARGS ?=
+# Where cargo builds to: its own answer, since a configuration file may have a say in it.
+TARGET = $(or $(shell $(CARGO) metadata --no-deps --offline --format-version 1 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'),target)
 
 .DEFAULT_GOAL := help
 .PHONY: help plugins host-tools build install run demo test test-plugins fmt lint wall doc check
@@ -24,15 +26,15 @@ build: plugins ## Build target/release/weir with the plugins inside
 
 install: build ## Install to PREFIX=/usr/local (and DESTDIR)
 	install -d "$(DESTDIR)$(PREFIX)/bin"
-	install -m 755 target/release/weir "$(DESTDIR)$(PREFIX)/bin/weir"
+	install -m 755 $(TARGET)/release/weir "$(DESTDIR)$(PREFIX)/bin/weir"
 
 run: plugins ## Run the daemon with monitor.ron (ARGS=... are passed on)
 	$(CARGO) build --locked --bin weir
-	target/debug/weir run $(ARGS)
+	$(TARGET)/debug/weir run $(ARGS)
 
 demo: plugins ## Show the main job on a replayed ComfyUI, without any setup
 	$(CARGO) build --locked --bin weir
-	target/debug/weir demo $(ARGS)
+	$(TARGET)/debug/weir demo $(ARGS)
 
 test-plugins: plugins ## Test the plugins natively
 ifneq ($(NEXTEST),)

@@ -299,7 +299,7 @@ impl Slice<'_> {
         }
         for sql in [
             "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE ends IS NOT NULL AND ends < ?1 ORDER BY id LIMIT 200)",
-            "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE state IN (1, 3) AND updated_at < ?1 ORDER BY id LIMIT 200)",
+            "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE state NOT IN (0, 2) AND updated_at < ?1 ORDER BY id LIMIT 200)",
         ] {
             let deleted = self.connection.prepare_cached(sql)?.execute([before])?;
             self.changed |= deleted > 0;

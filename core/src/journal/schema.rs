@@ -134,6 +134,7 @@ CREATE TABLE alerts (
     state TEXT
 );
 CREATE INDEX alerts_uuid ON alerts (uuid);
+CREATE INDEX alerts_fingerprint ON alerts (fingerprint);
 CREATE INDEX alerts_firing ON alerts (status) WHERE status = 0;
 
 CREATE TABLE outbox (
@@ -154,6 +155,7 @@ CREATE TABLE outbox (
 -- 0 is queued, 2 is failed and to be tried again.
 CREATE INDEX outbox_due ON outbox (next_attempt_at) WHERE state IN (0, 2);
 CREATE INDEX outbox_key ON outbox (key);
+CREATE INDEX outbox_alert ON outbox (alert);
 
 CREATE TABLE checkpoints (
     name TEXT PRIMARY KEY,

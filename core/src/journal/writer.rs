@@ -1,6 +1,7 @@
 //! The writer thread: takes what is queued, makes it durable in one transaction, then tells.
 
 mod append;
+mod pending;
 mod rows;
 
 use super::migrate::meta_integer;
@@ -12,6 +13,7 @@ use super::{
     Order, counters, reader,
 };
 use jiff::Timestamp;
+use pending::Pending;
 use rusqlite::{Connection, TransactionBehavior};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -24,16 +26,16 @@ use std::time::Instant;
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 use weir_model::event::Event;
-use weir_model::id::{Seq, WorkflowId};
+use weir_model::id::{ExecutionSeq, Seq, WorkflowId};
 use weir_model::workflow::ExecutionRecord;
 
 /// A batch ends with the commit that reaches one of these.
 const BATCH_COMMITS_MAX: usize = 1024;
-const BATCH_ROWS_MAX: usize = 4096;
+const BATCH_ROWS_MAX: usize = 8192;
 /// A commit larger than this is rejected: it would hold up everybody else.
 const COMMIT_ROWS_MAX: usize = 200_000;
-/// Versions of workflows remembered; beyond it they are read again.
-const VERSIONS_MAX: usize = 200_000;
+/// Versions of workflows, and owners of executions, remembered; beyond it they are read again.
+const REMEMBERED_MAX: usize = 100_000;
 /// Pages in the write-ahead log before they are moved into the store.
 const CHECKPOINT_PAGES: i64 = 4000;
 /// Kibibytes of pages kept by the writer.
@@ -70,6 +72,7 @@ pub(super) fn start(options: JournalOptions) -> Result<(JournalHandle, JoinHandl
         connection: Some(connection),
         durability: options.durability,
         versions: HashMap::new(),
+        owners: HashMap::new(),
         head: known.head,
         retainer: Retainer::new(options.retention),
         clock: options.clock,
@@ -138,6 +141,7 @@ struct Writer {
     connection: Option<Connection>,
     durability: Durability,
     versions: HashMap<WorkflowId, i64>,
+    owners: HashMap<ExecutionSeq, WorkflowId>,
     head: i64,
     retainer: Retainer,
     clock: Clock,
@@ -150,12 +154,13 @@ struct Writer {
 struct Batch<'a> {
     connection: &'a Connection,
     versions: &'a mut HashMap<WorkflowId, i64>,
+    owners: &'a mut HashMap<ExecutionSeq, WorkflowId>,
+    pending: Pending,
     head: i64,
     /// Somebody follows the fast path.
     followed: bool,
     now: Timestamp,
     events: Vec<EventRow>,
-    executions: Vec<(WorkflowId, Arc<ExecutionRecord>)>,
 }
 
 /// The verdict on one commit; an error of SQL is a verdict on the whole batch.
@@ -251,18 +256,22 @@ impl Writer {
         let Some(connection) = self.connection.as_mut() else {
             return Err(rusqlite::Error::InvalidQuery);
         };
-        if self.versions.len() > VERSIONS_MAX {
+        if self.versions.len() > REMEMBERED_MAX {
             self.versions.clear();
+        }
+        if self.owners.len() > REMEMBERED_MAX {
+            self.owners.clear();
         }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut batch = Batch {
             connection: &transaction,
             versions: &mut self.versions,
+            owners: &mut self.owners,
+            pending: Pending::default(),
             head: self.head,
             followed: self.common.batches.receiver_count() > 0,
             now,
             events: Vec::new(),
-            executions: Vec::new(),
         };
         let mut verdicts = Vec::with_capacity(commits.len());
         for commit in commits {
@@ -271,9 +280,11 @@ impl Writer {
         let Batch {
             head,
             events,
-            executions,
+            pending,
+            followed,
             ..
         } = batch;
+        pending.write(&transaction, self.head + 1)?;
         match fault {
             Some(Fault::Panic) => panic!("injected by a test"),
             Some(Fault::Fail) => return Err(rusqlite::Error::InvalidQuery),
@@ -286,7 +297,11 @@ impl Writer {
             verdicts,
             head,
             events,
-            executions,
+            executions: if followed {
+                pending.executions()
+            } else {
+                Vec::new()
+            },
         })
     }
 
@@ -329,6 +344,7 @@ impl Writer {
     fn close(&mut self, reason: &str) {
         self.connection = None;
         self.versions.clear();
+        self.owners.clear();
         self.common.readers.clear();
         tracing::error!(reason, "journal closed");
         self.set_closed(reason);
@@ -459,6 +475,9 @@ impl Writer {
         ];
         match self.retainer.slice(connection, self.head, &given, now) {
             Ok(progress) => {
+                if progress.deleted > 0 {
+                    self.owners.clear();
+                }
                 let counters = &self.common.counters;
                 counters
                     .deleted
@@ -503,7 +522,7 @@ impl Batch<'_> {
             }
             Commit::Checkpoint(checkpoint) => self.checkpoint(&checkpoint),
             Commit::DropCheckpoint(name) => self.drop_checkpoint(&name),
-            Commit::Progress(rows) => self.progress(&rows),
+            Commit::Progress(rows) => self.progress(rows),
             Commit::Samples(rows) => self.samples(&rows),
             Commit::Mutes(mutes) => self.mutes(mutes),
         }

@@ -1,7 +1,9 @@
 //! One round of polling, and what its two ways have in common: following single prompts into the history.
 
 use weir_sdk::Far;
+use weir_sdk::bindings::weir::plugin::types::Job;
 
+use crate::bindings::exports::weir::plugin::jobs::Coverage;
 use crate::client::{Trouble, segment};
 use crate::job::Key;
 use crate::source::Context;
@@ -42,6 +44,27 @@ impl<F: Far> Context<'_, F> {
         }
     }
 
+    /// Looks up jobs that left the queue, at most `room` of them. Says whether every answer could be read.
+    pub fn follow(
+        &mut self,
+        missing: Vec<Key>,
+        room: usize,
+        jobs: &mut Vec<Job>,
+    ) -> Result<bool, Trouble> {
+        let mut is_sure = true;
+        for key in missing.into_iter().take(room) {
+            match self.look_up(&key)? {
+                Lookup::Found(entry) => {
+                    jobs.push(self.views().finished(&entry));
+                    self.cursor.see(&key);
+                }
+                Lookup::Absent => self.set_gone(key),
+                Lookup::Unreadable => is_sure = false,
+            }
+        }
+        Ok(is_sure)
+    }
+
     pub fn is_gone(&self, key: &Key) -> bool {
         self.memory
             .gone
@@ -60,6 +83,15 @@ impl<F: Far> Context<'_, F> {
     pub fn forget_gone(&mut self) {
         let open = &self.open;
         self.memory.gone.retain(|key, _| open.contains(key));
+    }
+}
+
+/// `is_sure`: everything that was asked for could be read.
+fn coverage(is_more: bool, is_sure: bool) -> Coverage {
+    match (is_more, is_sure) {
+        (true, _) => Coverage::More,
+        (false, true) => Coverage::Complete,
+        (false, false) => Coverage::Partial,
     }
 }
 

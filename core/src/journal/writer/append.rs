@@ -1,16 +1,14 @@
 //! An append of a workflow actor: refused before anything of it is written, or written whole.
 
 use super::{Batch, Verdict};
-use crate::journal::codec::{self, Encoded, PAYLOAD_VERSION};
+use crate::journal::codec::{self, Encoded};
 use crate::journal::{Append, Committed, EventRow};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use weir_model::event::{DeclaredStep, Event, ExecutionEvent};
 use weir_model::id::{DEFAULT_WORKSPACE, ExecutionSeq, RunKey, Seq, WorkflowId};
-use weir_model::status::Status;
-use weir_model::workflow::{ExecutionRecord, Step};
+use weir_model::workflow::Step;
 
 /// Why an append is refused, or the error that ends the batch.
 type Refused = rusqlite::Result<Option<String>>;
@@ -27,36 +25,30 @@ impl Batch<'_> {
             Ok(encoded) => encoded,
             Err(reason) => return Ok(Err(reason)),
         };
-        self.write_workflow(&append)?;
-        let created: HashSet<ExecutionSeq> = created(&append).map(|(seq, ..)| seq).collect();
-        for record in &append.executions {
-            if created.contains(&record.seq) {
-                self.insert_execution(append.workflow, record)?;
-            } else {
-                self.update_execution(record)?;
-            }
+        self.pending.workflow(&append);
+        let version = append.expected_version + 1;
+        self.versions.insert(append.workflow, version);
+        let created: HashSet<ExecutionSeq> = created(&append).collect();
+        for record in append.executions {
+            let is_new = created.contains(&record.seq);
+            self.owners.insert(record.seq, append.workflow);
+            self.pending.execution(append.workflow, record, is_new);
         }
-        for (execution, index, step) in &append.steps {
-            self.write_step(*execution, *index, step)?;
+        for (execution, index, step) in append.steps {
+            self.pending.step(execution, index, step);
         }
-        for row in &append.progress {
-            self.write_progress(row)?;
+        for row in append.progress {
+            self.pending.progress(row);
         }
         let events = append
             .events
             .into_iter()
             .map(|(seq, event)| Event::Execution(seq, event));
-        let committed = self.write_events(
+        let committed = self.number_events(
             events.zip(encoded),
             append.recorded_at,
             Some(append.workflow),
-        )?;
-        if self.followed {
-            let workflow = append.workflow;
-            let records = append.executions.into_iter();
-            self.executions
-                .extend(records.map(|record| (workflow, Arc::new(record))));
-        }
+        );
         Ok(Ok(committed))
     }
 
@@ -81,10 +73,11 @@ impl Batch<'_> {
             )));
         }
         if expected == 0 {
-            let taken = self
-                .connection
-                .prepare_cached("SELECT 1 FROM workflows WHERE workspace_id = ?1 AND key = ?2")?
-                .exists(params![DEFAULT_WORKSPACE, append.key])?;
+            let taken = self.pending.has_workflow(&append.key)
+                || self
+                    .connection
+                    .prepare_cached("SELECT 1 FROM workflows WHERE workspace_id = ?1 AND key = ?2")?
+                    .exists(params![DEFAULT_WORKSPACE, append.key])?;
             if taken {
                 return Ok(Some(format!(
                     "a workflow {:?} is there already",
@@ -96,42 +89,47 @@ impl Batch<'_> {
     }
 
     /// Every execution it is about is created by it, once, or belongs to its workflow already.
-    fn refuse_executions(&self, append: &Append) -> Refused {
-        let mut known: HashSet<ExecutionSeq> = HashSet::new();
+    fn refuse_executions(&mut self, append: &Append) -> Refused {
+        let mut created: HashMap<ExecutionSeq, &RunKey> = HashMap::new();
         let mut keys: HashSet<&RunKey> = HashSet::new();
         for (seq, event) in &append.events {
-            if let ExecutionEvent::Created { key, uuid, .. } = event {
-                let row = append.executions.iter().find(|record| record.seq == *seq);
-                if row.is_none_or(|record| record.key != *key || record.uuid != *uuid) {
-                    return Ok(Some(format!("execution {seq} is created without its row")));
-                }
-                if !known.insert(*seq) || !keys.insert(key) || self.is_stored(*seq, key)? {
-                    return Ok(Some(format!(
-                        "run {:?} {:?} of source {} is there already",
-                        key.external_id, key.run, key.source
-                    )));
-                }
-            } else if let Some(reason) = self.refuse_unknown(append.workflow, *seq, &mut known)? {
-                return Ok(Some(reason));
+            let ExecutionEvent::Created { key, uuid, .. } = event else {
+                continue;
+            };
+            let row = append.executions.iter().find(|record| record.seq == *seq);
+            if row.is_none_or(|record| record.key != *key || record.uuid != *uuid) {
+                return Ok(Some(format!("execution {seq} is created without its row")));
+            }
+            let twice = created.insert(*seq, key).is_some() || !keys.insert(key);
+            if twice || self.is_there(*seq, key)? {
+                return Ok(Some(format!(
+                    "run {:?} {:?} of source {} is there already",
+                    key.external_id, key.run, key.source
+                )));
             }
         }
+        let events = append.events.iter().map(|(seq, _)| *seq);
         let rows = append.executions.iter().map(|record| record.seq);
         let steps = append.steps.iter().map(|(seq, ..)| *seq);
         let progress = append.progress.iter().map(|row| row.execution);
-        for seq in rows.chain(steps).chain(progress) {
-            if let Some(reason) = self.refuse_unknown(append.workflow, seq, &mut known)? {
-                return Ok(Some(reason));
+        let mut asked = None;
+        for seq in events.chain(rows).chain(steps).chain(progress) {
+            // Most appends are about one execution.
+            if asked.replace(seq) == Some(seq) {
+                continue;
+            }
+            if !created.contains_key(&seq) && self.owner(seq)? != Some(append.workflow) {
+                return Ok(Some(format!(
+                    "workflow {} has no execution {seq}",
+                    append.workflow
+                )));
             }
         }
         Ok(None)
     }
 
-    fn is_stored(&self, seq: ExecutionSeq, key: &RunKey) -> rusqlite::Result<bool> {
-        let by_seq = self
-            .connection
-            .prepare_cached("SELECT 1 FROM executions WHERE seq = ?1")?
-            .exists([seq.0])?;
-        if by_seq {
+    fn is_there(&mut self, seq: ExecutionSeq, key: &RunKey) -> rusqlite::Result<bool> {
+        if self.pending.has_run(key) || self.owner(seq)?.is_some() {
             return Ok(true);
         }
         self.connection
@@ -141,162 +139,33 @@ impl Batch<'_> {
             .exists(params![key.source.0, key.external_id, key.run])
     }
 
-    fn refuse_unknown(
-        &self,
-        workflow: WorkflowId,
-        seq: ExecutionSeq,
-        known: &mut HashSet<ExecutionSeq>,
-    ) -> Refused {
-        if known.contains(&seq) {
-            return Ok(None);
+    /// The workflow an execution belongs to, remembered from the last time it was asked.
+    fn owner(&mut self, seq: ExecutionSeq) -> rusqlite::Result<Option<WorkflowId>> {
+        if let Some(owner) = self.owners.get(&seq) {
+            return Ok(Some(*owner));
         }
         let owner: Option<i64> = self
             .connection
             .prepare_cached("SELECT workflow FROM executions WHERE seq = ?1")?
             .query_row([seq.0], |row| row.get(0))
             .optional()?;
-        if owner != Some(workflow.0) {
-            return Ok(Some(format!("workflow {workflow} has no execution {seq}")));
+        let owner = owner.map(WorkflowId);
+        if let Some(owner) = owner {
+            self.owners.insert(seq, owner);
         }
-        known.insert(seq);
-        Ok(None)
+        Ok(owner)
     }
 
-    fn write_workflow(&mut self, append: &Append) -> rusqlite::Result<()> {
-        let version = append.expected_version + 1;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO workflows (id, workspace_id, key, name, version, last_number, created_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)
-                 ON CONFLICT (id) DO UPDATE SET name = excluded.name, version = excluded.version,
-                 last_number = max(last_number, excluded.last_number), updated_at = excluded.updated_at",
-            )?
-            .execute(params![
-                append.workflow.0,
-                DEFAULT_WORKSPACE,
-                append.key,
-                append.name,
-                version,
-                append.last_number,
-                append.recorded_at.as_microsecond(),
-            ])?;
-        self.versions.insert(append.workflow, version);
-        Ok(())
-    }
-
-    fn insert_execution(
-        &self,
-        workflow: WorkflowId,
-        record: &ExecutionRecord,
-    ) -> rusqlite::Result<()> {
-        let progress = (record.status == Status::Completed).then_some(100.0);
-        self.connection
-            .prepare_cached(
-                "INSERT INTO executions (seq, workspace_id, workflow, source, uuid, external_id, run, number,
-                 name, status, imported, attempt, corrected, watched, started_estimated, first_seen_at,
-                 created_at, started_at, completed_at, error, labels, detail, progress)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-                 ?19, ?20, ?21, ?22, ?23)",
-            )?
-            .execute(params![
-                record.seq.0,
-                DEFAULT_WORKSPACE,
-                workflow.0,
-                record.key.source.0,
-                record.uuid.as_bytes(),
-                record.key.external_id,
-                record.key.run,
-                record.number,
-                record.name,
-                record.status.code(),
-                record.imported,
-                record.attempt,
-                record.corrected,
-                record.watched,
-                record.started_estimated,
-                record.first_seen_at.as_microsecond(),
-                micros(record.created_at),
-                micros(record.started_at),
-                micros(record.completed_at),
-                record.error,
-                labels(record),
-                record.detail,
-                progress,
-            ])?;
-        Ok(())
-    }
-
-    /// What is known from the creation never changes: the event of it has no payload but these columns.
-    fn update_execution(&self, record: &ExecutionRecord) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached(
-                "UPDATE executions SET status = ?2, attempt = ?3, corrected = ?4, watched = ?5,
-                 started_estimated = ?6, started_at = ?7, completed_at = ?8, error = ?9,
-                 progress = CASE ?2 WHEN 7 THEN 100.0 ELSE progress END,
-                 position = CASE WHEN ?2 >= 7 THEN NULL ELSE position END,
-                 next_deadline = CASE WHEN ?2 >= 7 THEN NULL ELSE next_deadline END
-                 WHERE seq = ?1",
-            )?
-            .execute(params![
-                record.seq.0,
-                record.status.code(),
-                record.attempt,
-                record.corrected,
-                record.watched,
-                record.started_estimated,
-                micros(record.started_at),
-                micros(record.completed_at),
-                record.error,
-            ])?;
-        Ok(())
-    }
-
-    fn write_step(&self, execution: ExecutionSeq, index: u32, step: &Step) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached(
-                "INSERT INTO steps (execution, idx, external_id, name, status, started_at, completed_at, error)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-                 ON CONFLICT (execution, idx) DO UPDATE SET status = excluded.status,
-                 started_at = excluded.started_at, completed_at = excluded.completed_at, error = excluded.error",
-            )?
-            .execute(params![
-                execution.0,
-                index,
-                step.external_id,
-                step.name,
-                step.status.code(),
-                micros(step.started_at),
-                micros(step.completed_at),
-                step.error,
-            ])?;
-        Ok(())
-    }
-
-    /// Numbers the events and writes them.
-    pub(super) fn write_events(
+    /// Numbers the events, to be written at the end of the batch.
+    pub(super) fn number_events(
         &mut self,
         events: impl Iterator<Item = (Event, Encoded)>,
         at: Timestamp,
         workflow: Option<WorkflowId>,
-    ) -> rusqlite::Result<Committed> {
+    ) -> Committed {
         let first = self.head + 1;
-        let mut insert = self.connection.prepare_cached(
-            "INSERT INTO events (seq, workspace_id, at, kind, v, workflow, execution, step, payload)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?;
         for (event, encoded) in events {
             self.head += 1;
-            insert.execute(params![
-                self.head,
-                DEFAULT_WORKSPACE,
-                at.as_microsecond(),
-                encoded.code,
-                PAYLOAD_VERSION,
-                workflow.map(|id| id.0),
-                encoded.execution.map(|seq| seq.0),
-                encoded.step,
-                encoded.payload,
-            ])?;
             if self.followed {
                 self.events.push(EventRow {
                     seq: Seq(self.head),
@@ -308,11 +177,12 @@ impl Batch<'_> {
                     event,
                 });
             }
+            self.pending.event(at, workflow, encoded);
         }
-        Ok(Committed {
+        Committed {
             first_seq: Seq(first),
             last_seq: Seq(self.head),
-        })
+        }
     }
 
     /// Events that belong to no workflow.
@@ -321,17 +191,19 @@ impl Batch<'_> {
             .map(|event| codec::encode(&event).map(|encoded| (event, encoded)))
             .collect();
         match encoded {
-            Ok(events) => self.write_events(events.into_iter(), at, None).map(Ok),
+            Ok(events) => Ok(Ok(self.number_events(events.into_iter(), at, None))),
             Err(error) => Ok(Err(error.to_string())),
         }
     }
 }
 
-fn created(append: &Append) -> impl Iterator<Item = (ExecutionSeq, &RunKey)> {
-    append.events.iter().filter_map(|(seq, event)| match event {
-        ExecutionEvent::Created { key, .. } => Some((*seq, key)),
-        _ => None,
-    })
+fn created(append: &Append) -> impl Iterator<Item = ExecutionSeq> {
+    let is_creation = |event: &ExecutionEvent| matches!(event, ExecutionEvent::Created { .. });
+    append
+        .events
+        .iter()
+        .filter(move |(_, event)| is_creation(event))
+        .map(|(seq, _)| *seq)
 }
 
 fn encode(append: &Append) -> Result<Vec<Encoded>, String> {
@@ -384,11 +256,4 @@ impl<'a> Declared<'a> {
 
 pub(super) fn micros(at: Option<Timestamp>) -> Option<i64> {
     at.map(Timestamp::as_microsecond)
-}
-
-fn labels(record: &ExecutionRecord) -> Option<String> {
-    if record.labels.is_empty() {
-        return None;
-    }
-    Some(super::rows::json(&record.labels))
 }

@@ -220,29 +220,11 @@ impl Batch<'_> {
         Ok(Ok(self.nothing()))
     }
 
-    /// A row that is gone or closed meanwhile is no error: progress is ephemeral.
-    pub(super) fn progress(&mut self, rows: &[ProgressRow]) -> Verdict {
+    pub(super) fn progress(&mut self, rows: Vec<ProgressRow>) -> Verdict {
         for row in rows {
-            self.write_progress(row)?;
+            self.pending.progress(row);
         }
         Ok(Ok(self.nothing()))
-    }
-
-    pub(super) fn write_progress(&self, row: &ProgressRow) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached(
-                "UPDATE executions SET progress = CASE WHEN status = 7 THEN 100.0 ELSE ?2 END, note = ?3,
-                 position = CASE WHEN status >= 7 THEN NULL ELSE ?4 END,
-                 next_deadline = CASE WHEN status >= 7 THEN NULL ELSE ?5 END WHERE seq = ?1",
-            )?
-            .execute(params![
-                row.execution.0,
-                row.progress,
-                row.note,
-                row.position,
-                micros(row.next_deadline),
-            ])?;
-        Ok(())
     }
 
     pub(super) fn samples(&mut self, rows: &[SampleRow]) -> Verdict {

@@ -3,13 +3,12 @@
 //! The list shows the newest prompts of queue and history together. Whatever is older than its window was seen by an
 //! earlier round, so it is either finished and told, or among the open jobs that the host hands over.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use weir_sdk::Far;
 use weir_sdk::bindings::weir::plugin::types::{Job, Step};
 
-use super::{LOOKUPS_MAX, Lookup, by_place};
-use crate::bindings::exports::weir::plugin::jobs::Coverage;
+use super::{LOOKUPS_MAX, Lookup, by_place, coverage};
 use crate::client::Trouble;
 use crate::cursor::Mode;
 use crate::job::{Key, millis, unfinished_steps};
@@ -55,55 +54,26 @@ impl Seen {
 }
 
 pub fn round<F: Far>(context: &mut Context<'_, F>) -> Result<Found, Trouble> {
-    let mut seen = Seen::default();
-    let mut waited = HashSet::new();
-    let mut is_whole = false;
-    let queue_first = !context.cursor.ready
-        || context.cursor.mode != Some(Mode::Jobs)
-        || context.open.len() >= WINDOW_MAX;
-    if queue_first {
-        seen.add(
-            context
-                .client
-                .json("/api/jobs?status=pending,in_progress")?,
-        );
-        is_whole = true;
-    }
-    context.cursor.enter(Mode::Jobs);
-    let has_more = windows(context, &mut seen)?;
-    let is_missing = context
-        .open
-        .iter()
-        .any(|key| !seen.jobs.contains_key(key) && !context.is_gone(key));
-    if is_missing && has_more && !is_whole {
-        seen.add(
-            context
-                .client
-                .json("/api/jobs?status=pending,in_progress")?,
-        );
-    }
+    let (mut seen, has_more) = read(context)?;
     context.forget_gone();
-
-    for (key, listed) in std::mem::take(&mut context.memory.unexplained) {
+    let waited = std::mem::take(&mut context.memory.unexplained);
+    for (key, listed) in &waited {
         // It may have left the list since; it did finish.
         seen.jobs
             .entry(key.clone())
             .or_insert_with(|| listed.clone());
-        waited.insert(key);
     }
     let mut finished = finished(context, &seen);
-    let missing: Vec<Key> = context
-        .open
-        .iter()
-        .filter(|key| !seen.jobs.contains_key(key) && has_more && !context.is_gone(key))
-        .cloned()
-        .collect();
+    let is_missing =
+        |key: &&Key| has_more && !seen.jobs.contains_key(*key) && !context.is_gone(key);
+    let missing: Vec<Key> = context.open.iter().filter(is_missing).cloned().collect();
     let is_more = finished.len() + missing.len() > LOOKUPS_MAX;
     finished.truncate(LOOKUPS_MAX);
+
     let mut jobs = Vec::new();
     let mut is_sure = seen.odd == 0;
     for key in &finished {
-        match tell(context, key, &seen.jobs[key], waited.contains(key))? {
+        match tell(context, key, &seen.jobs[key], waited.contains_key(key))? {
             Some(job) => {
                 jobs.push(job);
                 context.cursor.see(key);
@@ -111,35 +81,40 @@ pub fn round<F: Far>(context: &mut Context<'_, F>) -> Result<Found, Trouble> {
             None => is_sure = false,
         }
     }
-    for key in missing.into_iter().take(LOOKUPS_MAX - finished.len()) {
-        match context.look_up(&key)? {
-            Lookup::Found(entry) => {
-                jobs.push(context.views().finished(&entry));
-                context.cursor.see(&key);
-            }
-            Lookup::Absent => context.set_gone(key),
-            Lookup::Unreadable => is_sure = false,
-        }
-    }
+    is_sure &= context.follow(missing, LOOKUPS_MAX - finished.len(), &mut jobs)?;
     jobs.sort_by_key(|job| job.finished);
     jobs.extend(waiting(context, &seen));
 
     if !is_more {
+        // A page that is not the last one must find its way back as far as the next time.
         context.cursor.ready = true;
+        let created = seen.jobs.values().filter_map(|job| job.create_time);
+        let newest = created.filter_map(millis).max().unwrap_or_default();
+        context.cursor.mark = context.cursor.mark.max(newest);
     }
-    let newest = seen
-        .jobs
-        .values()
-        .filter_map(|job| job.create_time)
-        .filter_map(millis)
-        .max();
-    context.cursor.mark = context.cursor.mark.max(newest.unwrap_or_default());
-    let coverage = match (is_more, is_sure) {
-        (true, _) => Coverage::More,
-        (false, true) => Coverage::Complete,
-        (false, false) => Coverage::Partial,
-    };
-    Ok(Found { jobs, coverage })
+    Ok(Found {
+        jobs,
+        coverage: coverage(is_more, is_sure),
+    })
+}
+
+/// The lists of one round: what the newest prompts are and, where it takes that, all that wait. Says whether there
+/// are older finished ones.
+fn read<F: Far>(context: &mut Context<'_, F>) -> Result<(Seen, bool), Trouble> {
+    const UNFINISHED: &str = "/api/jobs?status=pending,in_progress";
+    let mut seen = Seen::default();
+    let is_first = !context.cursor.ready || context.cursor.mode != Some(Mode::Jobs);
+    let queue_first = is_first || context.open.len() >= WINDOW_MAX;
+    if queue_first {
+        seen.add(context.client.json(UNFINISHED)?);
+    }
+    context.cursor.enter(Mode::Jobs);
+    let has_more = windows(context, &mut seen)?;
+    let is_missing = |key: &Key| !seen.jobs.contains_key(key) && !context.is_gone(key);
+    if has_more && !queue_first && context.open.iter().any(is_missing) {
+        seen.add(context.client.json(UNFINISHED)?);
+    }
+    Ok((seen, has_more))
 }
 
 /// Reads the newest prompts, back to what earlier rounds saw. Says whether there are older ones.

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use weir_sdk::bindings::weir::plugin::types::Job;
 use weir_sdk::{Far, Level};
 
-use super::{LOOKUPS_MAX, Lookup, by_place};
+use super::{LOOKUPS_MAX, Lookup, by_place, coverage};
 use crate::bindings::exports::weir::plugin::jobs::Coverage;
 use crate::client::{Trouble, parse};
 use crate::cursor::Mode;
@@ -124,7 +124,7 @@ fn readable<F: Far>(context: &mut Context<'_, F>, body: Vec<u8>) -> Result<Found
         .cloned()
         .collect();
     let is_more = missing.len() > LOOKUPS_MAX;
-    let is_sure = follow(context, missing, &mut jobs)? && waiting.odd == 0;
+    let is_sure = context.follow(missing, LOOKUPS_MAX, &mut jobs)? && waiting.odd == 0;
     jobs.sort_by_key(|job| job.finished);
     let done: HashSet<Key> = jobs.iter().map(Key::of).collect();
     jobs.extend(
@@ -136,11 +136,7 @@ fn readable<F: Far>(context: &mut Context<'_, F>, body: Vec<u8>) -> Result<Found
 
     context.cursor.queue = digest;
     context.cursor.ready = true;
-    let coverage = match (is_more, is_sure) {
-        (true, _) => Coverage::More,
-        (false, true) => Coverage::Complete,
-        (false, false) => Coverage::Partial,
-    };
+    let coverage = coverage(is_more, is_sure);
     Ok(Found { jobs, coverage })
 }
 
@@ -190,26 +186,6 @@ fn unreadable<F: Far>(context: &mut Context<'_, F>, remaining: u64) -> Result<Fo
 fn remaining<F: Far>(context: &Context<'_, F>) -> Result<u64, Trouble> {
     let remaining: Remaining = context.client.json("/prompt")?;
     Ok(remaining.exec_info.queue_remaining)
-}
-
-/// Looks up jobs that left the queue. Says whether every answer could be read.
-fn follow<F: Far>(
-    context: &mut Context<'_, F>,
-    missing: Vec<Key>,
-    jobs: &mut Vec<Job>,
-) -> Result<bool, Trouble> {
-    let mut is_sure = true;
-    for key in missing.into_iter().take(LOOKUPS_MAX) {
-        match context.look_up(&key)? {
-            Lookup::Found(entry) => {
-                jobs.push(context.views().finished(&entry));
-                context.cursor.see(&key);
-            }
-            Lookup::Absent => context.set_gone(key),
-            Lookup::Unreadable => is_sure = false,
-        }
-    }
-    Ok(is_sure)
 }
 
 /// Finished prompts that were not told yet, oldest first. Widens the window until it shows one that was.

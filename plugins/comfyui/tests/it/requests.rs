@@ -1,1 +1,202 @@
-//! todo
+//! What a round costs, and what it does not miss for all its thrift.
+
+use serde_json::json;
+use weir_sdk::bindings::weir::plugin::types::JobState;
+
+use crate::fake::{Fake, item};
+use crate::recordings::{Host, source};
+
+const CONFIG: &str = r#"{"url": "http://comfy:8188/"}"#;
+
+fn ids(host: &Host, state: JobState) -> Vec<&str> {
+    let mut jobs: Vec<_> = host
+        .jobs
+        .values()
+        .filter(|job| job.state == state)
+        .collect();
+    jobs.sort_by_key(|job| job.created);
+    jobs.iter().map(|job| job.id.as_str()).collect()
+}
+
+#[test]
+fn a_round_in_which_nothing_changed_is_one_request() {
+    let fake = Fake::new(true);
+    fake.history
+        .borrow_mut()
+        .extend((1..200).map(|number| item(number, json!({}))));
+    fake.running.borrow_mut().push(item(300, json!({})));
+    fake.pending
+        .borrow_mut()
+        .extend((301..360).map(|number| item(number, json!({}))));
+    let (mut host, mut instance) = (Host::default(), source(CONFIG));
+    assert!(host.round(&mut instance, &fake).unwrap().is_empty());
+    fake.asked();
+    for _ in 0..3 {
+        fake.later(2000);
+        assert!(host.round(&mut instance, &fake).unwrap().is_empty());
+        assert_eq!(
+            fake.asked(),
+            ["/api/jobs?sort_by=created_at&sort_order=desc&limit=92"]
+        );
+    }
+    assert_eq!(ids(&host, JobState::Running), ["id-300"]);
+    assert_eq!(ids(&host, JobState::Queued).len(), 59);
+}
+
+#[test]
+fn a_quiet_old_server_is_asked_once_a_round_and_now_and_then_for_its_history() {
+    let fake = Fake::new(false);
+    fake.history
+        .borrow_mut()
+        .extend((1..50).map(|number| item(number, json!({}))));
+    let (mut host, mut instance) = (Host::default(), source(CONFIG));
+    host.round(&mut instance, &fake);
+    fake.later(40_000);
+    host.round(&mut instance, &fake);
+    fake.asked();
+    let counts: Vec<usize> = (0..4)
+        .map(|_| {
+            fake.later(2000);
+            assert!(host.round(&mut instance, &fake).is_some());
+            fake.asked().len()
+        })
+        .collect();
+    assert_eq!(counts, [1, 2, 1, 2]);
+}
+
+#[test]
+fn first_contact_imports_the_newest_few_in_the_order_in_which_they_ended() {
+    for (has_jobs, history, expected) in [
+        (true, 100, 100),
+        (false, 100, 100),
+        (true, 3, 3),
+        (false, 3, 3),
+        (true, 0, 0),
+        (false, 0, 0),
+    ] {
+        let fake = Fake::new(has_jobs);
+        fake.history
+            .borrow_mut()
+            .extend((1..=150).map(|number| item(number, json!({}))));
+        let config = format!(r#"{{"url": "http://comfy:8188", "history": {history}}}"#);
+        let (mut host, mut instance) = (Host::default(), source(&config));
+        assert!(host.round(&mut instance, &fake).is_some());
+        let done = ids(&host, JobState::Completed).len();
+        assert_eq!(done, expected, "jobs: {has_jobs}, history: {history}");
+        // Afterwards each one that ends is told, however many, and none of the old ones.
+        for new in [151, 160, 250] {
+            let before = fake.history.borrow().len() as u64;
+            fake.history
+                .borrow_mut()
+                .extend((before + 1..=new).map(|number| item(number, json!({}))));
+            fake.later(2000);
+            assert!(host.round(&mut instance, &fake).is_some());
+            assert_eq!(
+                ids(&host, JobState::Completed).len() as u64,
+                expected as u64 + new - 150,
+                "jobs: {has_jobs}"
+            );
+        }
+    }
+}
+
+#[test]
+fn old_jobs_at_the_end_of_a_long_queue_are_followed() {
+    for has_jobs in [true, false] {
+        let fake = Fake::new(has_jobs);
+        // Jobs that went to the front: the oldest one is the last to run.
+        fake.pending
+            .borrow_mut()
+            .extend((1..=40).map(|number| item(number, json!({}))));
+        let (mut host, mut instance) = (Host::default(), source(CONFIG));
+        host.round(&mut instance, &fake);
+        // A long time later the newest ones, and many others, are done; the first two still wait; one was deleted.
+        let rest = fake.pending.borrow_mut().split_off(2);
+        fake.history.borrow_mut().extend(rest.into_iter().skip(1));
+        fake.history
+            .borrow_mut()
+            .extend((1000..1600).map(|number| item(number, json!({}))));
+        fake.later(2000);
+        let missing = host.round(&mut instance, &fake).unwrap();
+        assert_eq!(
+            missing
+                .iter()
+                .map(|job| job.id.as_str())
+                .collect::<Vec<_>>(),
+            ["id-3"],
+            "jobs: {has_jobs}"
+        );
+        assert_eq!(ids(&host, JobState::Queued), ["id-1", "id-2", "id-3"]);
+        assert!(ids(&host, JobState::Completed).len() >= 37);
+        // What is gone is not asked for again in every round.
+        fake.later(2000);
+        fake.asked();
+        assert_eq!(host.round(&mut instance, &fake).unwrap().len(), 1);
+        assert!(fake.asked().len() <= 2);
+    }
+}
+
+#[test]
+fn a_job_in_both_queue_and_history_is_finished() {
+    for has_jobs in [true, false] {
+        let fake = Fake::new(has_jobs);
+        fake.running.borrow_mut().push(item(7, json!({})));
+        fake.history.borrow_mut().push(item(7, json!({})));
+        let (mut host, mut instance) = (Host::default(), source(CONFIG));
+        host.round(&mut instance, &fake);
+        assert_eq!(ids(&host, JobState::Completed), ["id-7"]);
+    }
+}
+
+#[test]
+fn a_server_that_gains_or_loses_the_job_list_is_followed() {
+    let old = Fake::new(false);
+    old.running.borrow_mut().push(item(7, json!({})));
+    let (mut host, mut instance) = (Host::default(), source(CONFIG));
+    host.round(&mut instance, &old);
+    let new = Fake::new(true);
+    new.later(11 * 60 * 1000);
+    new.history.borrow_mut().push(item(7, json!({})));
+    host.round(&mut instance, &new);
+    assert_eq!(ids(&host, JobState::Completed), ["id-7"]);
+    let job = host.jobs.values().next().unwrap();
+    assert_eq!(
+        job.labels,
+        [("comfyui_version".to_owned(), "0.33.0".to_owned())]
+    );
+    old.now.set(new.now.get());
+    *old.running.borrow_mut() = vec![item(8, json!({}))];
+    assert!(host.round(&mut instance, &old).is_some());
+    assert_eq!(ids(&host, JobState::Running), ["id-8"]);
+}
+
+#[test]
+fn a_workflow_comes_from_the_graph_else_from_the_configuration() {
+    let fake = Fake::new(true);
+    fake.running.borrow_mut().push(item(
+        1,
+        json!({"extra_pnginfo": {"workflow": {"id": "wf-1", "nodes": [1]}}}),
+    ));
+    fake.history.borrow_mut().push(item(
+        2,
+        json!({"extra_pnginfo": {"workflow": {"id": "wf-2", "nodes": [1]}}}),
+    ));
+    fake.history
+        .borrow_mut()
+        .push(item(3, json!({"extra_pnginfo": ["odd"]})));
+    let (mut host, mut instance) = (
+        Host::default(),
+        source(r#"{"url": "http://comfy:8188", "workflow": "studio"}"#),
+    );
+    host.round(&mut instance, &fake);
+    let workflow = |id: &str| {
+        host.jobs
+            .values()
+            .find(|job| job.id == id)
+            .unwrap()
+            .workflow
+            .clone()
+    };
+    assert_eq!(workflow("id-2").as_deref(), Some("wf-2"));
+    assert_eq!(workflow("id-3").as_deref(), Some("studio"));
+}
