@@ -1,0 +1,97 @@
+//! The plugin host: sources and handlers as WebAssembly components, on threads of their own.
+//!
+//! The host owns every clock, socket, retry, secret and byte of durable state; a guest only decodes. An instance may be
+//! thrown away between any two calls, and is after every trap and every limit. This is the only module that knows wasmtime.
+
+mod contract;
+mod convert;
+mod credential;
+mod egress;
+mod entry;
+mod guest_log;
+mod handle;
+mod host;
+mod instance;
+mod lifecycle;
+mod limits;
+mod load;
+mod meter;
+mod status;
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+use weir_model::observation::FailureKind;
+
+pub use contract::CONTRACT_VERSION;
+pub use credential::{Credential, CredentialError, Scheme, Secret};
+pub use egress::{AllowRule, Grant, HttpScheme, Origin, Resolve, RuleError, SystemResolver};
+pub use handle::{CallError, PluginHandle};
+pub use host::{HostOptions, PluginError, PluginHost};
+pub use limits::Limits;
+pub use status::{
+    Capabilities, Counters, CrashCause, CrashReport, Manifest, PluginState, PluginStatus,
+};
+
+/// What an entry of monitor.ron uses its plugin as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Must export `jobs`.
+    Source,
+    /// Must export `alerts`.
+    Handler,
+}
+
+/// Where the component's bytes come from.
+#[derive(Clone, Debug)]
+pub enum WasmBytes {
+    /// Part of this binary.
+    Bundled(&'static [u8]),
+    /// A file, refused when `sha256` (hex) is given and differs.
+    File {
+        path: PathBuf,
+        sha256: Option<String>,
+    },
+}
+
+/// One source or receiver of monitor.ron, ready to be opened.
+#[derive(Clone, Debug)]
+pub struct PluginSpec {
+    /// The name in monitor.ron.
+    pub entry: String,
+    /// The plugin's name, for messages.
+    pub plugin: String,
+    pub role: Role,
+    /// Made once for this entry, the same after every restart.
+    pub uuid: Uuid,
+    pub wasm: WasmBytes,
+    pub config: Value,
+    /// `AllowRule::from_config(&config)` where the operator left it out.
+    pub allow: Vec<AllowRule>,
+    pub credentials: BTreeMap<String, Credential>,
+    pub limits: Limits,
+}
+
+/// `types.failure` of the contract: what a guest, or the host's http, could not do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub message: String,
+    /// None = unexpected, treated as transient.
+    pub kind: Option<FailureKind>,
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    fn new(kind: FailureKind, message: String) -> Failure {
+        Failure {
+            message,
+            kind: Some(kind),
+            retry_after: None,
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! One plugin entry at work: loads, opens, serves its calls one after the other, and comes back after a crash.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, watch};
+use weir_model::observation::{Coverage, FailureKind, Page};
+
+use super::contract::{self, Linked};
+use super::handle::{CallError, Order};
+use super::instance::{Instance, OpenError, Surroundings};
+use super::lifecycle::Lifecycle;
+use super::load::LoadQueue;
+use super::status::{CrashReport, PluginState, PluginStatus};
+use super::{Failure, PluginSpec, convert};
+
+/// Lives on one plugin thread. Its Store never leaves that thread while a call runs.
+pub(super) struct Entry {
+    pub(super) spec: PluginSpec,
+    pub(super) surroundings: Arc<Surroundings>,
+    pub(super) loader: LoadQueue,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) closing: watch::Receiver<bool>,
+    pub(super) resume: Arc<Notify>,
+    pub(super) status: watch::Sender<PluginStatus>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) linked: Option<Linked>,
+    pub(super) instance: Option<Instance>,
+    /// CPU time of the instances that are gone.
+    pub(super) cpu_before: Duration,
+    /// An observation of the running round was left out, so the round cannot count as complete.
+    pub(super) round_tainted: bool,
+}
+
+enum Event {
+    Order(Order),
+    RetryDue,
+    Resume,
+    Close,
+}
+
+impl Entry {
+    pub(super) async fn run(mut self) {
+        loop {
+            self.publish();
+            if is_closing(&self.closing) {
+                break;
+            }
+            match self.lifecycle.state() {
+                PluginState::Loading => self.load().await,
+                PluginState::Linked | PluginState::Opening => self.open().await,
+                PluginState::Draining | PluginState::Stopped => break,
+                _ => match self.next_event().await {
+                    Event::Order(order) => self.take(order).await,
+                    Event::RetryDue => self.lifecycle.retry_due(),
+                    Event::Resume => self.lifecycle.resumed(),
+                    Event::Close => break,
+                },
+            }
+        }
+        self.stop();
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let retry_at = self.lifecycle.retry_at();
+        let retry_due = async {
+            match retry_at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.closing.wait_for(|closing| *closing) => Event::Close,
+            () = self.resume.notified() => Event::Resume,
+            () = retry_due => Event::RetryDue,
+            order = self.orders.recv() => order.map_or(Event::Close, Event::Order),
+        }
+    }
+
+    async fn load(&mut self) {
+        let loading = self
+            .loader
+            .load(self.spec.wasm.clone(), self.spec.limits.file_bytes);
+        let loaded = tokio::select! {
+            biased;
+            _ = self.closing.wait_for(|closing| *closing) => return,
+            loaded = loading => loaded,
+        };
+        let fitting = loaded
+            .map_err(|error| error.to_string())
+            .and_then(|linked| {
+                contract::check_role(linked.capabilities, self.spec.role)
+                    .map(|()| linked)
+                    .map_err(|error| error.to_string())
+            });
+        match fitting {
+            Ok(linked) => {
+                self.status
+                    .send_modify(|status| status.capabilities = linked.capabilities);
+                self.linked = Some(linked);
+                self.lifecycle.linked();
+            }
+            Err(reason) => self.incompatible(reason),
+        }
+    }
+
+    /// Instantiates, opens and checks. A far side out of reach does not keep the entry from being ready.
+    async fn open(&mut self) {
+        self.lifecycle.opening();
+        self.publish();
+        let Some(linked) = &self.linked else {
+            self.lifecycle.resumed();
+            return self.incompatible("it was never loaded".into());
+        };
+        let surroundings = Arc::clone(&self.surroundings);
+        match Instance::open(linked, &self.spec, surroundings).await {
+            Ok((instance, manifest)) => {
+                self.status
+                    .send_modify(|status| status.manifest = Some(manifest));
+                self.instance = Some(instance);
+                self.check_opened().await;
+            }
+            Err((error, manifest)) => {
+                if manifest.is_some() {
+                    self.status.send_modify(|status| status.manifest = manifest);
+                }
+                match error {
+                    OpenError::Incompatible(error) => self.incompatible(error.to_string()),
+                    OpenError::Crashed(report) => drop(self.crashed(*report)),
+                    OpenError::Refused(failure) => self.refused(failure),
+                }
+            }
+        }
+    }
+
+    async fn check_opened(&mut self) {
+        let Some(instance) = &mut self.instance else {
+            return;
+        };
+        let checked = match instance.check().await {
+            Err(report) => return drop(self.crashed(*report)),
+            Ok(checked) => checked,
+        };
+        self.note_check(&checked);
+        let now = Instant::now();
+        match checked {
+            Err(failure) if failure.kind == Some(FailureKind::Misconfigured) => {
+                self.drop_instance();
+                self.log_not_ready("parked", &failure.message);
+                self.lifecycle.parked(now, failure.message);
+            }
+            _ => self.lifecycle.opened(now),
+        }
+    }
+
+    fn refused(&mut self, failure: Failure) {
+        let now = Instant::now();
+        self.status
+            .send_modify(|status| status.counters.failures += 1);
+        if failure.kind == Some(FailureKind::Misconfigured) {
+            self.log_not_ready("parked", &failure.message);
+            self.lifecycle.parked(now, failure.message);
+        } else {
+            self.log_not_ready("will be opened again", &failure.message);
+            self.lifecycle.refused(now, jitter(), failure.message);
+        }
+    }
+
+    async fn take(&mut self, order: Order) {
+        if order.is_abandoned() {
+            return;
+        }
+        if *self.lifecycle.state() != PluginState::Ready || self.instance.is_none() {
+            let state = self.lifecycle.state();
+            return order.refuse(CallError::of_state(state, self.lifecycle.retry_at()));
+        }
+        self.status.send_modify(|status| status.counters.calls += 1);
+        match order {
+            Order::Poll {
+                cursor,
+                open,
+                reply,
+            } => {
+                let result = self.poll(cursor.as_deref(), &open).await;
+                drop(reply.send(result));
+            }
+            Order::Deliver {
+                notification,
+                prior,
+                reply,
+            } => {
+                let result = self.deliver(&notification, prior.as_deref()).await;
+                drop(reply.send(result));
+            }
+            Order::Check { reply } => {
+                let result = self.check().await;
+                drop(reply.send(result));
+            }
+        }
+        self.retire_if_spent();
+    }
+
+    async fn poll(
+        &mut self,
+        cursor: Option<&str>,
+        open: &[weir_model::observation::JobRef],
+    ) -> Result<Page, CallError> {
+        let result = match &mut self.instance {
+            Some(instance) => instance.poll(cursor, open).await,
+            None => return Err(CallError::Closed),
+        };
+        let checked = self.settled(result)?;
+        if !checked.dropped.is_empty() {
+            self.note_dropped(&checked.dropped);
+        }
+        let mut page = checked.page;
+        self.round_tainted |= !checked.dropped.is_empty();
+        if page.coverage == Coverage::Complete && self.round_tainted {
+            page.coverage = Coverage::Partial;
+        }
+        if page.coverage != Coverage::More {
+            self.round_tainted = false;
+        }
+        Ok(page)
+    }
+
+    async fn deliver(
+        &mut self,
+        notification: &weir_model::alert::notification::Notification,
+        prior: Option<&str>,
+    ) -> Result<Option<String>, CallError> {
+        let result = match &mut self.instance {
+            Some(instance) => instance.deliver(notification, prior).await,
+            None => return Err(CallError::Closed),
+        };
+        let (receipt, too_long) = convert::receipt(self.settled(result)?);
+        if too_long {
+            let (plugin, entry) = (&self.spec.plugin, &self.spec.entry);
+            tracing::warn!(%plugin, %entry, "receipt of more than 4 KiB left out");
+        }
+        Ok(receipt)
+    }
+
+    async fn check(&mut self) -> Result<String, CallError> {
+        let result = match &mut self.instance {
+            Some(instance) => instance.check().await,
+            None => return Err(CallError::Closed),
+        };
+        if let Ok(checked) = &result {
+            self.note_check(checked);
+        }
+        self.settled(result)
+    }
+
+    /// Counts what a call came to, and ends the instance after a crash.
+    fn settled<T>(
+        &mut self,
+        result: Result<Result<T, Failure>, Box<CrashReport>>,
+    ) -> Result<T, CallError> {
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(failure)) => {
+                self.status
+                    .send_modify(|status| status.counters.failures += 1);
+                Err(failure.into())
+            }
+            Err(report) => Err(CallError::Crashed {
+                report: self.crashed(*report),
+            }),
+        }
+    }
+
+    fn crashed(&mut self, report: CrashReport) -> Arc<CrashReport> {
+        self.drop_instance();
+        self.round_tainted = false;
+        let report = Arc::new(report);
+        self.lifecycle
+            .crashed(Instant::now(), jitter(), report.to_string());
+        self.status.send_modify(|status| {
+            status.counters.crashes += 1;
+            status.last_crash = Some(Arc::clone(&report));
+        });
+        let (plugin, entry) = (&self.spec.plugin, &self.spec.entry);
+        tracing::warn!(
+            %plugin, %entry, call = report.call, cause = %report.cause, stderr = report.stderr,
+            strikes = self.lifecycle.strikes(), state = %self.lifecycle.state(),
+            "plugin crashed: {}", report.message
+        );
+        report
+    }
+
+    fn incompatible(&mut self, reason: String) {
+        self.drop_instance();
+        self.log_not_ready("incompatible", &reason);
+        self.lifecycle.incompatible(reason);
+    }
+
+    /// A long-lived instance makes room for a fresh one between two calls.
+    fn retire_if_spent(&mut self) {
+        self.lifecycle.settle(Instant::now());
+        if self.instance.as_ref().is_some_and(Instance::is_spent) {
+            self.drop_instance();
+            self.lifecycle.opening();
+        }
+    }
+
+    fn drop_instance(&mut self) {
+        self.note_instance();
+        if let Some(instance) = self.instance.take() {
+            self.cpu_before += instance.cpu();
+        }
+    }
+
+    fn note_instance(&self) {
+        let Some(instance) = &self.instance else {
+            return;
+        };
+        let (memory, cpu) = (instance.memory(), self.cpu_before + instance.cpu());
+        self.status.send_modify(|status| {
+            status.counters.memory_high_water = status.counters.memory_high_water.max(memory);
+            status.counters.cpu = cpu;
+        });
+    }
+
+    fn note_check(&self, checked: &Result<String, Failure>) {
+        let said = checked.as_ref().map(Clone::clone);
+        let said = said.map_err(|failure| failure.message.clone());
+        self.status
+            .send_modify(|status| status.last_check = Some(said));
+    }
+
+    fn note_dropped(&self, dropped: &[(String, convert::Invalid)]) {
+        let (plugin, entry) = (&self.spec.plugin, &self.spec.entry);
+        if let Some((id, rule)) = dropped.first() {
+            tracing::warn!(
+                %plugin, %entry, dropped = dropped.len(), job = %id,
+                "observations left out, the first one because {rule}"
+            );
+        }
+        let count = dropped.len() as u64;
+        self.status
+            .send_modify(|status| status.counters.observations_dropped += count);
+    }
+
+    fn log_not_ready(&self, what: &str, reason: &str) {
+        let (plugin, entry) = (&self.spec.plugin, &self.spec.entry);
+        tracing::warn!(%plugin, %entry, "plugin {what}: {reason}");
+    }
+
+    fn publish(&self) {
+        self.note_instance();
+        let closing = is_closing(&self.closing);
+        let stopped = *self.lifecycle.state() == PluginState::Stopped;
+        let http_requests = self.surroundings.egress.requests();
+        let log_lines_dropped = self.surroundings.log.dropped();
+        self.status.send_modify(|status| {
+            status.state = if closing && !stopped {
+                PluginState::Draining
+            } else {
+                self.lifecycle.state().clone()
+            };
+            status.retry_at = self.lifecycle.retry_at();
+            status.strikes = self.lifecycle.strikes();
+            status.counters.http_requests = http_requests;
+            status.counters.log_lines_dropped = log_lines_dropped;
+        });
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.drop_instance();
+        self.orders.close();
+        while let Ok(order) = self.orders.try_recv() {
+            order.refuse(CallError::Closed);
+        }
+        self.lifecycle.stopped();
+        self.publish();
+    }
+}
+
+/// Closed by word, or because nobody is left who could call.
+fn is_closing(closing: &watch::Receiver<bool>) -> bool {
+    *closing.borrow() || closing.has_changed().is_err()
+}
+
+fn jitter() -> f64 {
+    rand::random()
+}

@@ -1,0 +1,260 @@
+//! The host itself: the engine, and the threads that plugins run, compile and are timed on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::LocalSet;
+use wasmtime::{Cache, CacheConfig, Config, Engine};
+
+use super::PluginSpec;
+use super::contract;
+use super::credential::Redactor;
+use super::egress::{Egress, EgressGrant, Resolve, SystemResolver};
+use super::entry::Entry;
+use super::guest_log::GuestLog;
+use super::handle::{HandleInner, ORDERS_LEN_MAX, PluginHandle};
+use super::instance::Surroundings;
+use super::lifecycle::Lifecycle;
+use super::load::LoadQueue;
+use super::meter::Ticker;
+use super::status::{Capabilities, Counters, PluginState, PluginStatus};
+
+const THREADS_MAX: usize = 64;
+/// Entries that wait to be taken up by one thread.
+const LAUNCH_LEN_MAX: usize = 1024;
+
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// Where compiled code is kept; made 0700. None = compiled anew at every start.
+    pub cache_dir: Option<PathBuf>,
+    /// Threads that guests run on.
+    pub threads: usize,
+    pub user_agent: String,
+}
+
+impl Default for HostOptions {
+    fn default() -> HostOptions {
+        HostOptions {
+            cache_dir: None,
+            threads: thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+            user_agent: concat!("weir/", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    #[error("the plugin cache {}: {error}", .path.display())]
+    Cache { path: PathBuf, error: io::Error },
+    #[error("the WebAssembly engine: {0}")]
+    Engine(String),
+    #[error("a plugin thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Runs plugins. Clones are the same host; its threads end when it and the last handle are gone.
+#[derive(Clone)]
+pub struct PluginHost {
+    inner: Arc<HostInner>,
+}
+
+pub(super) struct HostInner {
+    engine: Engine,
+    ticker: Arc<Ticker>,
+    loader: LoadQueue,
+    threads: Vec<mpsc::Sender<Entry>>,
+    next_thread: AtomicUsize,
+    user_agent: String,
+    resolver: Arc<dyn Resolve>,
+}
+
+impl PluginHost {
+    pub fn start(options: HostOptions) -> Result<PluginHost, PluginError> {
+        PluginHost::start_with_resolver(options, Arc::new(SystemResolver))
+    }
+
+    /// As `start`, with another way to turn host names into addresses.
+    pub fn start_with_resolver(
+        options: HostOptions,
+        resolver: Arc<dyn Resolve>,
+    ) -> Result<PluginHost, PluginError> {
+        install_crypto();
+        let engine = engine(options.cache_dir.as_deref())?;
+        let failed = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
+        let linker = contract::linker(&engine).map_err(failed)?;
+        let threads = (0..options.threads.clamp(1, THREADS_MAX))
+            .map(start_thread)
+            .collect::<io::Result<_>>()?;
+        let inner = HostInner {
+            ticker: Arc::new(Ticker::start(engine.clone())?),
+            loader: LoadQueue::start(engine.clone(), linker)?,
+            engine,
+            threads,
+            next_thread: AtomicUsize::new(0),
+            user_agent: options.user_agent,
+            resolver,
+        };
+        Ok(PluginHost {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Returns at once; loading and opening go on by themselves and show in the handle's status.
+    pub fn open(&self, spec: PluginSpec) -> PluginHandle {
+        let (orders_tx, orders) = mpsc::channel(ORDERS_LEN_MAX);
+        let (closing_tx, closing) = watch::channel(false);
+        let (status, status_rx) = watch::channel(first_status(&spec));
+        let resume = Arc::new(Notify::new());
+        let entry = Entry {
+            surroundings: Arc::new(self.surroundings(&spec)),
+            loader: self.inner.loader.clone(),
+            orders,
+            closing,
+            resume: Arc::clone(&resume),
+            status,
+            lifecycle: Lifecycle::new(spec.role, spec.limits.backoff_base),
+            linked: None,
+            instance: None,
+            cpu_before: Duration::ZERO,
+            round_tainted: false,
+            spec,
+        };
+        self.launch(entry);
+        PluginHandle {
+            inner: Arc::new(HandleInner {
+                orders: orders_tx,
+                closing: closing_tx,
+                resume,
+                status: status_rx,
+                _host: Arc::clone(&self.inner),
+            }),
+        }
+    }
+
+    fn launch(&self, entry: Entry) {
+        let n = self.inner.next_thread.fetch_add(1, Ordering::Relaxed);
+        let thread = &self.inner.threads[n % self.inner.threads.len()];
+        if let Err(refused) = thread.try_send(entry) {
+            let mut entry = match refused {
+                mpsc::error::TrySendError::Full(entry)
+                | mpsc::error::TrySendError::Closed(entry) => entry,
+            };
+            tracing::error!(
+                entry = entry.spec.entry,
+                "no plugin thread takes this entry"
+            );
+            entry.stop();
+        }
+    }
+
+    fn surroundings(&self, spec: &PluginSpec) -> Surroundings {
+        let grant = EgressGrant {
+            plugin: spec.plugin.clone(),
+            entry: spec.entry.clone(),
+            allow: spec.allow.clone(),
+            credentials: spec.credentials.clone(),
+            user_agent: self.inner.user_agent.clone(),
+        };
+        let resolver = Arc::clone(&self.inner.resolver);
+        let redactor = Redactor::of(&spec.credentials);
+        Surroundings {
+            engine: self.inner.engine.clone(),
+            ticker: Arc::clone(&self.inner.ticker),
+            egress: Arc::new(Egress::new(grant, &spec.limits, resolver)),
+            log: Arc::new(GuestLog::new(&spec.plugin, &spec.entry, redactor)),
+        }
+    }
+}
+
+fn first_status(spec: &PluginSpec) -> PluginStatus {
+    PluginStatus {
+        entry: spec.entry.clone(),
+        plugin: spec.plugin.clone(),
+        role: spec.role,
+        uuid: spec.uuid,
+        state: PluginState::Loading,
+        retry_at: None,
+        manifest: None,
+        capabilities: Capabilities::default(),
+        strikes: 0,
+        counters: Counters::default(),
+        last_crash: None,
+        last_check: None,
+    }
+}
+
+/// A thread of its own with a runtime of its own: a guest runs inside `Future::poll`, and there it delays nobody else.
+fn start_thread(n: usize) -> io::Result<mpsc::Sender<Entry>> {
+    let (tx, mut rx) = mpsc::channel::<Entry>(LAUNCH_LEN_MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    thread::Builder::new()
+        .name(format!("weir-plugin-{n}"))
+        .spawn(move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async {
+                while let Some(entry) = rx.recv().await {
+                    tokio::task::spawn_local(entry.run());
+                }
+            });
+            drop(local);
+            // A name lookup under way must not hold the thread.
+            runtime.shutdown_background();
+        })?;
+    Ok(tx)
+}
+
+fn engine(cache_dir: Option<&Path>) -> Result<Engine, PluginError> {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    if let Some(path) = cache_dir {
+        config.cache(Some(cache(path)?));
+    }
+    Engine::new(&config).map_err(|error| PluginError::Engine(format!("{error:#}")))
+}
+
+fn cache(path: &Path) -> Result<Cache, PluginError> {
+    let failed = |error: io::Error| PluginError::Cache {
+        path: path.to_owned(),
+        error,
+    };
+    make_private(path).map_err(failed)?;
+    // wasmtime asks for an absolute path.
+    let path = path.canonicalize().map_err(failed)?;
+    let mut config = CacheConfig::new();
+    config.with_directory(&path);
+    Cache::new(config).map_err(|error| PluginError::Cache {
+        path,
+        error: io::Error::other(format!("{error:#}")),
+    })
+}
+
+/// Compiled code is run as it is found: nobody else may write there.
+fn make_private(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+    }
+    #[cfg(not(unix))]
+    std::fs::create_dir_all(path)
+}
+
+/// rustls wants one provider a process; one that the embedding program chose stays.
+fn install_crypto() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        // An error means that one is there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}

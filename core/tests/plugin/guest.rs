@@ -1,0 +1,197 @@
+//! Test guests: components built from a few lines of WebAssembly text against the real contract.
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+pub(crate) const CONTRACT: &str = include_str!("../../../wit/plugin.wit");
+
+/// Where every function leaves its result.
+const RESULT: u32 = 1024;
+/// Texts that bodies may point at, 256 bytes apart.
+const TEXTS: u32 = 4096;
+
+/// Bodies are WebAssembly text that leaves one i32: the address of the result.
+pub(crate) struct Guest {
+    pub(crate) contract: String,
+    pub(crate) world: &'static str,
+    pub(crate) texts: Vec<String>,
+    pub(crate) describe: String,
+    pub(crate) open: String,
+    pub(crate) check: String,
+    pub(crate) poll: String,
+    pub(crate) deliver: String,
+}
+
+impl Guest {
+    pub(crate) fn source() -> Guest {
+        Guest {
+            contract: CONTRACT.into(),
+            world: "job-source",
+            texts: vec!["test-guest".into(), "1.2.3".into(), "fine".into()],
+            describe: store(&[(0, text(0)), (4, 10), (8, text(1)), (12, 5), (16, 0)]),
+            open: store(&[(0, 0)]),
+            check: store(&[(0, 0), (4, text(2)), (8, 4)]),
+            poll: page("(i32.const 0)"),
+            deliver: String::new(),
+        }
+    }
+
+    pub(crate) fn handler() -> Guest {
+        Guest {
+            world: "alert-handler",
+            // Gives `prior` back as the receipt: both are an option<string> of three words, 88 bytes into the parameters.
+            deliver: store(&[(0, 0), (4, 0)]),
+            ..Guest::source()
+        }
+    }
+
+    /// Adds a text and returns its place and length.
+    pub(crate) fn text(&mut self, content: &str) -> (u32, u32) {
+        assert!(content.len() <= 256);
+        self.texts.push(content.into());
+        (text(self.texts.len() - 1), content.len() as u32)
+    }
+
+    /// `poll` fetches `url` by `http.send` and returns the body as its cursor, or the failure as it is.
+    pub(crate) fn fetching(url: &str, credential: Option<&str>) -> Guest {
+        let mut guest = Guest::source();
+        let (method, _) = guest.text("GET");
+        let (url, url_len) = guest.text(url);
+        let (is_signed, (name, name_len)) = match credential {
+            Some(name) => (1, guest.text(name)),
+            None => (0, (0, 0)),
+        };
+        guest.poll = format!(
+            "(call $send (i32.const {method}) (i32.const 3) (i32.const {url}) (i32.const {url_len})
+               (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+               (i32.const {is_signed}) (i32.const {name}) (i32.const {name_len})
+               (i32.const 0) (i32.const 0) (i32.const 2048))
+             (if (i32.load8_u (i32.const 2048)) (then (return (i32.const 2048))))
+             (i32.store (i32.const {}) (i32.load (i32.const 2064)))
+             (i32.store (i32.const {}) (i32.load (i32.const 2068)))
+             {}",
+            RESULT + 16,
+            RESULT + 20,
+            store(&[(0, 0), (4, 0), (8, 0), (12, 1), (24, 2)]),
+        );
+        guest
+    }
+
+    /// The first poll of an instance is fine, the second runs `body`.
+    pub(crate) fn second_poll(body: &str) -> Guest {
+        Guest {
+            poll: format!(
+                "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+                 (if (i32.gt_u (global.get $calls) (i32.const 1)) (then {body}))
+                 {}",
+                page("(i32.const 0)")
+            ),
+            ..Guest::source()
+        }
+    }
+
+    pub(crate) fn core_module(&self) -> Vec<u8> {
+        let version = self
+            .contract
+            .split_once("package weir:plugin@")
+            .and_then(|(_, rest)| rest.split_once(';'))
+            .unwrap()
+            .0;
+        let data: String = (0..)
+            .zip(&self.texts)
+            .map(|(n, content)| format!("(data (i32.const {}) {content:?})\n", text(n)))
+            .collect();
+        let call = if self.world == "alert-handler" {
+            format!(
+                "(func (export \"weir:plugin/alerts@{version}#deliver\") (param $in i32) (result i32) {})",
+                self.deliver
+            )
+        } else {
+            format!(
+                "(func (export \"weir:plugin/jobs@{version}#poll\")
+                   (param $some i32) (param $cursor i32) (param $len i32) (param i32 i32) (result i32) {})",
+                self.poll
+            )
+        };
+        let wat = format!(
+            "(module
+              (import \"weir:plugin/http@{version}\" \"send\" (func $send
+                (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+              (import \"weir:plugin/host@{version}\" \"log\" (func $log (param i32 i32 i32)))
+              (memory (export \"memory\") 2)
+              (global $heap (mut i32) (i32.const 65536))
+              (global $calls (mut i32) (i32.const 0))
+              {data}
+              {REALLOC}
+              (func (export \"weir:plugin/lifecycle@{version}#describe\") (result i32) {})
+              (func (export \"weir:plugin/lifecycle@{version}#open\") (param i32 i32 i32 i32 i32 i32) (result i32) {})
+              (func (export \"weir:plugin/lifecycle@{version}#check\") (result i32) {})
+              {call})",
+            self.describe, self.open, self.check,
+        );
+        wat::parse_str(&wat).unwrap_or_else(|error| panic!("{error}\n{wat}"))
+    }
+
+    pub(crate) fn component(&self) -> Vec<u8> {
+        let mut module = self.core_module();
+        let mut resolve = Resolve::default();
+        let package = resolve.push_str("plugin.wit", &self.contract).unwrap();
+        let world = resolve.select_world(&[package], Some(self.world)).unwrap();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+        let mut encoder = ComponentEncoder::default();
+        encoder.module(&module).unwrap();
+        encoder.encode().unwrap()
+    }
+}
+
+/// A bump allocator that grows its memory and never frees.
+const REALLOC: &str = "
+  (func (export \"cabi_realloc\") (param i32 i32 i32) (param $size i32) (result i32) (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
+    (global.set $heap (i32.add (local.get $at) (local.get $size)))
+    (if (i32.gt_u (global.get $heap) (i32.mul (memory.size) (i32.const 65536)))
+      (then (drop (memory.grow (i32.add (i32.const 1) (i32.div_u (local.get $size) (i32.const 65536)))))))
+    (local.get $at))";
+
+fn text(n: usize) -> u32 {
+    TEXTS + 256 * n as u32
+}
+
+/// Writes words at offsets from the result's address, and leaves that address.
+pub(crate) fn store(words: &[(u32, u32)]) -> String {
+    let stores: String = words
+        .iter()
+        .map(|(offset, word)| {
+            format!(
+                "(i32.store (i32.const {}) (i32.const {word}))\n",
+                RESULT + offset
+            )
+        })
+        .collect();
+    format!("{stores} (i32.const {RESULT})")
+}
+
+/// An empty page that gives the cursor back, of this coverage (0 more, 1 partial, 2 complete).
+pub(crate) fn page(coverage: &str) -> String {
+    format!(
+        "(i32.store (i32.const {}) (local.get $some))
+         (i32.store (i32.const {}) (local.get $cursor))
+         (i32.store (i32.const {}) (local.get $len))
+         (i32.store (i32.const {}) {coverage})
+         {}",
+        RESULT + 12,
+        RESULT + 16,
+        RESULT + 20,
+        RESULT + 24,
+        store(&[(0, 0), (4, 0), (8, 0)])
+    )
+}
+
+/// A failure of this kind (0 transient, 1 permanent, 2 misconfigured).
+pub(crate) fn failure(kind: u32, (at, len): (u32, u32)) -> String {
+    store(&[(0, 1), (4, at), (8, len), (12, 1 | (kind << 8)), (16, 0)])
+}
+
+pub(crate) const SPIN: &str = "(loop $spin (br $spin)) (unreachable)";
+pub(crate) const BOMB: &str =
+    "(loop $grow (drop (memory.grow (i32.const 16))) (br $grow)) (unreachable)";
