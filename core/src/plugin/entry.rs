@@ -110,7 +110,6 @@ impl Entry {
         self.lifecycle.opening();
         self.publish();
         let Some(linked) = &self.linked else {
-            self.lifecycle.resumed();
             return self.incompatible("it was never loaded".into());
         };
         let surroundings = Arc::clone(&self.surroundings);

@@ -1,12 +1,14 @@
 //! The host itself: the engine, and the threads that plugins run, compile and are timed on.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::LocalSet;
 use wasmtime::{Cache, CacheConfig, Config, Engine};
@@ -200,7 +202,7 @@ fn start_thread(n: usize) -> io::Result<mpsc::Sender<Entry>> {
             let local = LocalSet::new();
             local.block_on(&runtime, async {
                 while let Some(entry) = rx.recv().await {
-                    tokio::task::spawn_local(entry.run());
+                    tokio::task::spawn_local(run_entry(entry));
                 }
             });
             drop(local);
@@ -208,6 +210,19 @@ fn start_thread(n: usize) -> io::Result<mpsc::Sender<Entry>> {
             runtime.shutdown_background();
         })?;
     Ok(tx)
+}
+
+/// A panic of our own ends this entry alone, and visibly.
+async fn run_entry(entry: Entry) {
+    let (status, name) = (entry.status.clone(), entry.spec.entry.clone());
+    let running = AssertUnwindSafe(entry.run()).catch_unwind();
+    if running.await.is_err() {
+        tracing::error!(
+            entry = name,
+            "the host of this entry panicked; the entry is stopped"
+        );
+        status.send_modify(|status| status.state = PluginState::Stopped);
+    }
 }
 
 fn engine(cache_dir: Option<&Path>) -> Result<Engine, PluginError> {

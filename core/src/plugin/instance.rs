@@ -205,7 +205,7 @@ impl Instance {
             })
             .await?;
         Ok(result
-            .map(|answer| self.redacted(&printable(&answer, convert::MESSAGE_BYTES_MAX)))
+            .map(|answer| printable(&self.redacted(&answer), convert::MESSAGE_BYTES_MAX))
             .map_err(|failure| self.failure(failure)))
     }
 
@@ -313,10 +313,10 @@ impl Instance {
         })
     }
 
-    fn failure(&self, failure: contract::types::Failure) -> Failure {
-        let mut failure = convert::failure(failure);
+    /// Redacted before it is cut, or half a secret might stay.
+    fn failure(&self, mut failure: contract::types::Failure) -> Failure {
         failure.message = self.redacted(&failure.message);
-        failure
+        convert::failure(failure)
     }
 
     fn redacted(&self, text: &str) -> String {

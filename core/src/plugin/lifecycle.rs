@@ -138,10 +138,11 @@ impl Lifecycle {
         self.refusals = 0;
         self.probation = false;
         match self.state {
-            PluginState::Incompatible { .. } => self.enter(PluginState::Loading, None),
+            // The file is looked at again, whatever it was: to replace it is the usual cure.
             PluginState::Backoff { .. }
             | PluginState::Parked { .. }
-            | PluginState::Quarantined { .. } => self.opening(),
+            | PluginState::Quarantined { .. }
+            | PluginState::Incompatible { .. } => self.enter(PluginState::Loading, None),
             _ => {}
         }
     }
@@ -271,18 +272,18 @@ mod tests {
     }
 
     #[test]
-    fn resuming_forgives_and_reads_an_incompatible_file_again() {
+    fn resuming_forgives_everything_and_reads_the_file_again() {
         let now = Instant::now();
         let mut lifecycle = ready(Role::Source, now);
         for _ in 0..5 {
             lifecycle.crashed(now, 0.0, "trap".into());
         }
         lifecycle.resumed();
-        assert_eq!(*lifecycle.state(), PluginState::Opening);
+        assert_eq!(*lifecycle.state(), PluginState::Loading);
         assert_eq!(lifecycle.strikes(), 0);
         lifecycle.parked(now, "no key".into());
         lifecycle.resumed();
-        assert_eq!(*lifecycle.state(), PluginState::Opening);
+        assert_eq!(*lifecycle.state(), PluginState::Loading);
         lifecycle.incompatible("old".into());
         assert_eq!(lifecycle.retry_at(), None);
         lifecycle.resumed();

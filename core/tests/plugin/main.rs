@@ -526,15 +526,29 @@ async fn a_flood_of_log_lines_is_cut_and_counted() {
 }
 
 #[tokio::test]
-async fn a_result_that_points_outside_the_guest_or_repeats_itself_is_a_crash_of_the_guest_alone() {
-    // 100 million observations, then a million that all fit into the same 64 KiB of names.
-    for (at, len) in [(0, 100_000_000), (3_000, 4_000_000)] {
+async fn a_result_that_lies_about_its_size_is_a_crash_of_the_guest_alone() {
+    let outside = store(&[(0, 0), (4, 0), (8, 100_000_000), (12, 0), (24, 2)]);
+    // 100 000 observations of 152 bytes, whose ids are all the same 64 KiB: 6 GiB, if the host believed it.
+    let repeated = format!(
+        "(local $at i32)
+         (drop (memory.grow (i32.const 250)))
+         (local.set $at (i32.const 131072))
+         (loop $again
+           (i32.store (local.get $at) (i32.const 2))
+           (i32.store offset=12 (local.get $at) (i32.const 65536))
+           (local.set $at (i32.add (local.get $at) (i32.const 152)))
+           (br_if $again (i32.lt_u (local.get $at) (i32.const 15331072))))
+         {}",
+        store(&[(0, 0), (4, 131_072), (8, 100_000), (12, 0), (24, 2)])
+    );
+    for (poll, word) in [(outside, "out of bounds"), (repeated, "fuel")] {
         let guest = Guest {
-            poll: store(&[(0, 0), (4, at), (8, len), (12, 0), (24, 2)]),
+            poll,
             ..Guest::source()
         };
         let report = crash(&host().open(source(&guest))).await;
         assert_eq!(report.cause, CrashCause::Trap, "{report}");
+        assert!(report.message.contains(word), "{report}");
     }
 }
 
