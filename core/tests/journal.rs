@@ -5,6 +5,8 @@ mod support;
 
 #[path = "journal/commits.rs"]
 mod commits;
+#[path = "journal/crash.rs"]
+mod crash;
 #[path = "journal/opening.rs"]
 mod opening;
 #[path = "journal/reading.rs"]
