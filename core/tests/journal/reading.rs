@@ -128,6 +128,14 @@ fn pages_go_from_the_newest_to_the_oldest_without_holes() {
         ..all.clone()
     };
     assert_eq!(walk(one).len(), 1);
+    let every_filter = ExecutionFilter {
+        external_id: Some("o3".to_owned()),
+        source: Some(SOURCE),
+        workflow: Some(actor.workflow.id),
+        statuses: Status::ALL.to_vec(),
+        ..all.clone()
+    };
+    assert_eq!(walk(every_filter).len(), 1);
     let nobody = ExecutionFilter {
         workflow: Some(WorkflowId(99)),
         ..all

@@ -96,12 +96,7 @@ impl Pending {
         self.progress.insert(row.execution, row);
     }
 
-    pub(super) fn event(
-        &mut self,
-        at: Timestamp,
-        workflow: Option<WorkflowId>,
-        encoded: Encoded,
-    ) {
+    pub(super) fn event(&mut self, at: Timestamp, workflow: Option<WorkflowId>, encoded: Encoded) {
         self.events.push((at, workflow, encoded));
     }
 
