@@ -40,6 +40,14 @@ struct Execution {
 }
 
 impl Pending {
+    /// With room for as many events.
+    pub(super) fn with_capacity(events: usize) -> Pending {
+        Pending {
+            events: Vec::with_capacity(events),
+            ..Pending::default()
+        }
+    }
+
     pub(super) fn has_workflow(&self, key: &str) -> bool {
         self.new_workflows.contains(key)
     }
