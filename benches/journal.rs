@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use uuid::Uuid;
 use weir_core::journal::{
-    Append, Commit, CommitFuture, Durability, Journal, JournalHandle, JournalOptions, Retention,
+    Append, Commit, CommitFuture, Durability, ExecutionFilter, Journal, JournalHandle,
+    JournalOptions, Retention,
 };
 use weir_model::event::{DeclaredStep, ExecutionEvent, Outcome};
 use weir_model::id::{ExecutionSeq, RunKey, SourceId};
@@ -61,6 +62,7 @@ fn main() {
         failed |= durability == Durability::Power && ratio < 0.5 && scale >= 0.1;
         if durability == Durability::Power {
             print_bytes(&ours, 10, 400.0);
+            print_open(&ours);
         }
     }
     let short = run_journal(Durability::Process, executions, 3);
@@ -424,6 +426,29 @@ fn print_bytes(run: &Run, steps: u32, target: f64) {
         bytes / total,
         payloads as f64 / total,
         given as f64 / total
+    );
+}
+
+/// What a start and a page of a list take with this store.
+fn print_open(run: &Run) {
+    let started = Instant::now();
+    let journal = Journal::open(options(run.dir.path(), Durability::Power)).unwrap();
+    let opened = started.elapsed();
+    let reader = journal.handle().reader().unwrap();
+    let list = |statuses: Vec<Status>| {
+        let filter = ExecutionFilter {
+            statuses,
+            limit: 100,
+            ..ExecutionFilter::default()
+        };
+        let started = Instant::now();
+        reader.executions(&filter).unwrap();
+        started.elapsed()
+    };
+    let (all, failed) = (list(Vec::new()), list(vec![Status::Failed]));
+    println!(
+        "  with {} events: open {opened:?}; newest 100 executions {all:?}, failed ones {failed:?}",
+        run.events
     );
 }
 

@@ -40,7 +40,8 @@ use uuid::Uuid;
 use weir_model::id::{ExecutionSeq, Seq, SourceId, WorkflowId};
 
 /// Batches a subscriber of the fast path may be behind before it has to read from the store.
-const BROADCAST_LEN: usize = 256;
+/// Thousands of events each: what the slowest has not taken stays in memory.
+const BROADCAST_LEN: usize = 32;
 
 /// What an acknowledgement survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -311,18 +311,34 @@ impl Slice<'_> {
             .prepare_cached("DELETE FROM mutes WHERE until < ?1 - 86400000000")?
             .execute([micros])?;
         self.changed |= mutes > 0;
-        // Ten thousand buckets of each width: 28 hours of 10 s, a week of minutes, a year of hours.
-        let mut widths = self
-            .connection
-            .prepare_cached("SELECT DISTINCT series, width FROM samples")?;
-        let widths = widths.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        for width in widths.collect::<rusqlite::Result<Vec<(i64, i64)>>>()? {
-            let oldest = micros.saturating_sub(width.1.saturating_mul(10_000_000_000));
-            self.connection
-                .prepare_cached("DELETE FROM samples WHERE series = ?1 AND width = ?2 AND at < ?3")?
-                .execute(params![width.0, width.1, oldest])?;
-        }
+        self.samples(now.as_microsecond())?;
         Ok(!left)
+    }
+
+    /// Ten thousand buckets of each width are kept: 28 hours of 10 s, a week of minutes, a year of hours.
+    fn samples(&self, now: i64) -> rusqlite::Result<()> {
+        let mut series = self.connection.prepare_cached("SELECT id FROM series")?;
+        let series = series.query_map([], |row| row.get(0))?;
+        for series in series.collect::<rusqlite::Result<Vec<i64>>>()? {
+            let mut width = 0;
+            while let Some(next) = self.next_width(series, width)? {
+                width = next;
+                let oldest = now.saturating_sub(width.saturating_mul(10_000_000_000));
+                self.connection
+                    .prepare_cached(
+                        "DELETE FROM samples WHERE series = ?1 AND width = ?2 AND at < ?3",
+                    )?
+                    .execute(params![series, width, oldest])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One seek; a DISTINCT would read every sample there is.
+    fn next_width(&self, series: i64, after: i64) -> rusqlite::Result<Option<i64>> {
+        self.connection
+            .prepare_cached("SELECT min(width) FROM samples WHERE series = ?1 AND width > ?2")?
+            .query_row([series, after], |row| row.get(0))
     }
 }
 

@@ -267,7 +267,7 @@ impl Writer {
             connection: &transaction,
             versions: &mut self.versions,
             owners: &mut self.owners,
-            pending: Pending::default(),
+            pending: Pending::with_capacity(commits.iter().map(Commit::weight).sum()),
             head: self.head,
             followed: self.common.batches.receiver_count() > 0,
             now,

@@ -2,7 +2,10 @@
 //!
 //! The writer is this test binary again, in a process of its own; it tells each acknowledgement on stdout.
 
-#![expect(clippy::unwrap_used, reason = "a crash test that fails shall say where")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a crash test that fails shall say where"
+)]
 
 use crate::support::{Actor, Fixture, finished, key, source, step_finished};
 use futures::executor::block_on;

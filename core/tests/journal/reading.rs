@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 use weir_core::journal::{
-    AlertCommit, AlertRow, Checkpoint, Commit, ExecutionFilter, MuteCommit, MuteRow, OutboxRow,
-    OutboxState, OutboxUpdate, ProgressRow, SampleRow,
+    AlertCommit, AlertRow, Checkpoint, Commit, ExecutionFilter, JournalHandle, MuteCommit, MuteRow,
+    OutboxRow, OutboxState, OutboxUpdate, ProgressRow, SampleRow,
 };
 use weir_model::alert::notification::{AlertStatus, Severity};
 use weir_model::event::{AlertEvent, DeclaredStep, Event, ExecutionEvent, SystemEvent};
@@ -73,20 +73,15 @@ fn events_come_back_as_they_were_committed() {
     assert_eq!(told, stored);
 }
 
-#[test]
-fn pages_go_from_the_newest_to_the_oldest_without_holes() {
-    let fixture = Fixture::new();
-    let journal = fixture.open();
-    let handle = journal.handle();
-    handle.commit_blocking(source(fixture.now())).unwrap();
-    let mut actor = Actor::new(handle.next_workflow_id(), "one");
+/// Thirty finished runs and ten open ones ("o0", "o3", …), newest first.
+fn forty_runs(handle: &JournalHandle, actor: &mut Actor, fixture: &Fixture) -> Vec<ExecutionSeq> {
     let mut expected = Vec::new();
     for n in 0..30 {
-        let seq = finished_runs(&handle, &mut actor, 1, fixture.now())[0];
+        let seq = finished_runs(handle, actor, 1, fixture.now())[0];
         if n % 3 == 0 {
             let open = handle.next_execution_seq();
             append(
-                &handle,
+                handle,
                 actor.begin(open, &key(&format!("o{n}")), fixture.now()),
             );
             expected.push(open);
@@ -94,6 +89,17 @@ fn pages_go_from_the_newest_to_the_oldest_without_holes() {
         expected.push(seq);
     }
     expected.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+    expected
+}
+
+#[test]
+fn pages_go_from_the_newest_to_the_oldest_without_holes() {
+    let fixture = Fixture::new();
+    let journal = fixture.open();
+    let handle = journal.handle();
+    handle.commit_blocking(source(fixture.now())).unwrap();
+    let mut actor = Actor::new(handle.next_workflow_id(), "one");
+    let expected = forty_runs(&handle, &mut actor, &fixture);
     let reader = handle.reader().unwrap();
     let walk = |mut filter: ExecutionFilter| -> Vec<ExecutionSeq> {
         let mut found = Vec::new();
@@ -128,6 +134,14 @@ fn pages_go_from_the_newest_to_the_oldest_without_holes() {
         ..all.clone()
     };
     assert_eq!(walk(one).len(), 1);
+    let every_filter = ExecutionFilter {
+        external_id: Some("o3".to_owned()),
+        source: Some(SOURCE),
+        workflow: Some(actor.workflow.id),
+        statuses: Status::ALL.to_vec(),
+        ..all.clone()
+    };
+    assert_eq!(walk(every_filter).len(), 1);
     let nobody = ExecutionFilter {
         workflow: Some(WorkflowId(99)),
         ..all

@@ -40,6 +40,14 @@ struct Execution {
 }
 
 impl Pending {
+    /// With room for as many events.
+    pub(super) fn with_capacity(events: usize) -> Pending {
+        Pending {
+            events: Vec::with_capacity(events),
+            ..Pending::default()
+        }
+    }
+
     pub(super) fn has_workflow(&self, key: &str) -> bool {
         self.new_workflows.contains(key)
     }
@@ -96,12 +104,7 @@ impl Pending {
         self.progress.insert(row.execution, row);
     }
 
-    pub(super) fn event(
-        &mut self,
-        at: Timestamp,
-        workflow: Option<WorkflowId>,
-        encoded: Encoded,
-    ) {
+    pub(super) fn event(&mut self, at: Timestamp, workflow: Option<WorkflowId>, encoded: Encoded) {
         self.events.push((at, workflow, encoded));
     }
 
