@@ -1,0 +1,181 @@
+//! The command line: what can be asked, and which command answers.
+
+pub mod alerts;
+pub mod check;
+pub mod config;
+pub mod demo;
+pub mod doctor;
+pub mod events;
+pub mod exit;
+pub mod human;
+pub mod init;
+pub mod list;
+pub mod mute;
+pub mod plugin;
+pub mod printer;
+pub mod run;
+pub mod settings;
+pub mod sources;
+pub mod status;
+pub mod table;
+pub mod version;
+pub mod watch;
+
+use self::exit::{CliError, EXIT_CODES, Exit};
+use self::human::Local;
+use self::printer::{ColorChoice, Printer};
+use crate::client::Client;
+use crate::paths::Paths;
+use clap::{Parser, Subcommand};
+use jiff::tz::TimeZone;
+use url::Url;
+
+/// Where a daemon is looked for when nobody says otherwise.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:8000";
+
+/// Watches jobs that run elsewhere and tells the truth about them.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, after_help = EXIT_CODES, propagate_version = false, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The daemon to ask [default: http://127.0.0.1:8000, or what the configuration listens on]
+    #[arg(
+        long,
+        global = true,
+        env = "WEIR_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    url: Option<Url>,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: ColorChoice,
+    /// Only say what went wrong
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the daemon
+    Run(run::Args),
+    /// Check a configuration and say everything that is wrong with it
+    Check(check::Args),
+    /// Look at the configuration
+    Config(config::Args),
+    /// How the daemon is, or one execution with its steps
+    Status(status::Args),
+    /// Follow what runs, live
+    Watch(watch::Args),
+    /// List executions, newest first
+    List(list::Args),
+    /// List or follow events
+    Events(events::Args),
+    /// List alerts, or acknowledge one
+    Alerts(alerts::Args),
+    /// Keep a receiver, workflow or source quiet for a while
+    Mute(mute::Args),
+    /// End a mute early
+    Unmute(mute::UnmuteArgs),
+    /// List sources and how they are
+    Sources(sources::Args),
+    /// Look at plugins
+    Plugin(plugin::Args),
+    /// Write a configuration for your ComfyUI servers
+    Init(init::Args),
+    /// What is wrong here, in order
+    Doctor(doctor::Args),
+    /// Show the main job on a replayed ComfyUI, without any setup
+    Demo(demo::Args),
+    /// Print the version
+    Version(version::Args),
+}
+
+/// What every command is given.
+#[derive(Debug)]
+pub struct Context {
+    pub printer: Printer,
+    pub paths: Paths,
+    url: Option<Url>,
+    color: ColorChoice,
+}
+
+impl Context {
+    /// The daemon to ask, and the zone to show its times in.
+    fn daemon(&self) -> Result<(Client, Local), CliError> {
+        let settings = settings::Quick::find(&self.paths);
+        let url = match (&self.url, settings.listen) {
+            (Some(url), _) => url.clone(),
+            (None, Some(listen)) => settings::url_of(listen),
+            (None, None) => Url::parse(DEFAULT_URL).expect("it is a URL"),
+        };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(CliError::usage(format!(
+                "{url}: a daemon's URL begins with http:// or https://"
+            )));
+        }
+        Ok((Client::new(url)?, Local::current(settings.zone)))
+    }
+
+    /// The zone of the people here.
+    pub fn zone(&self) -> TimeZone {
+        settings::Quick::find(&self.paths).zone
+    }
+}
+
+/// Runs the command and maps what came of it to an exit code.
+pub async fn main(cli: Cli) -> Exit {
+    let mut ctx = Context {
+        printer: Printer::new(cli.color, cli.quiet),
+        paths: Paths::of_user(),
+        url: cli.url,
+        color: cli.color,
+    };
+    match dispatch(&mut ctx, cli.command).await {
+        Ok(exit) => exit,
+        Err(CliError::Pipe) => Exit::Ok,
+        Err(error) => {
+            ctx.printer.error(&error);
+            error.exit()
+        }
+    }
+}
+
+/// The process has no threads to run anything on.
+pub fn no_runtime(error: &std::io::Error) -> Exit {
+    Printer::new(ColorChoice::Auto, false).error(format_args!("cannot start: {error}"));
+    Exit::Failed
+}
+
+async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit, CliError> {
+    match command {
+        Command::Run(args) => run::run(ctx, args).await,
+        Command::Check(args) => check::run(ctx, &args),
+        Command::Config(args) => config::run(ctx, &args),
+        Command::Status(args) => status::run(ctx, &args).await,
+        Command::Watch(args) => watch::run(ctx, &args).await,
+        Command::List(args) => list::run(ctx, &args).await,
+        Command::Events(args) => events::run(ctx, &args).await,
+        Command::Alerts(args) => alerts::run(ctx, &args).await,
+        Command::Mute(args) => mute::run(ctx, &args).await,
+        Command::Unmute(args) => mute::unmute(ctx, &args).await,
+        Command::Sources(args) => sources::run(ctx, &args).await,
+        Command::Plugin(args) => plugin::run(ctx, &args).await,
+        Command::Init(args) => init::run(ctx, &args).await,
+        Command::Doctor(args) => doctor::run(ctx, &args).await,
+        Command::Demo(args) => demo::run(ctx, args).await,
+        Command::Version(args) => version::run(ctx, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,187 @@
+//! The configuration file: found, read and parsed, with every finding tied to its place.
+
+use super::exit::{CliError, Exit};
+use super::printer::Printer;
+use crate::bundled::BUNDLED;
+use crate::paths::Paths;
+use jiff::tz::TimeZone;
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use url::Url;
+use weir_model::config::{self, Config, Diagnostic, ParseContext, Secret, TEXT_LEN_MAX};
+
+/// A configuration that was read, and what was found while reading it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub path: PathBuf,
+    pub config: Config,
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("there is no configuration: looked for {}. Write one: weir init --comfyui URL", .looked.join(", "))]
+    NotFound { looked: Vec<String> },
+    #[error("cannot read {}: {reason}", .path.display())]
+    Unreadable { path: PathBuf, reason: String },
+    #[error("{} has {} {}", .path.display(), .findings.len(), if .findings.len() == 1 { "finding" } else { "findings" })]
+    Invalid {
+        path: PathBuf,
+        findings: Vec<Diagnostic>,
+    },
+}
+
+impl LoadError {
+    /// Says everything, one line per finding.
+    pub fn explain(self, printer: &mut Printer) -> CliError {
+        if let LoadError::Invalid { path, findings } = &self {
+            for finding in findings {
+                printer.error(finding.render(&path.display().to_string()));
+            }
+        }
+        CliError::new(Exit::Usage, self.to_string())
+    }
+}
+
+/// The configuration at `path`, or the first one there is.
+pub fn load(path: Option<&Path>, paths: &Paths) -> Result<Loaded, LoadError> {
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => find(paths)?,
+    };
+    let text = read(&path)?;
+    let (mut config, warnings) = parse(&text).map_err(|findings| LoadError::Invalid {
+        path: path.clone(),
+        findings,
+    })?;
+    let base = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+    config.resolve(base.parent().unwrap_or(Path::new("/")), paths.home());
+    Ok(Loaded {
+        path,
+        config,
+        warnings,
+    })
+}
+
+/// The first configuration there is.
+pub fn find(paths: &Paths) -> Result<PathBuf, LoadError> {
+    let candidates = paths.config_candidates();
+    let found = candidates.iter().find(|path| path.is_file());
+    found.cloned().ok_or_else(|| LoadError::NotFound {
+        looked: candidates
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect(),
+    })
+}
+
+/// The text of a file, refused when it is larger than any configuration.
+pub fn read(path: &Path) -> Result<String, LoadError> {
+    let unreadable = |reason: String| LoadError::Unreadable {
+        path: path.to_owned(),
+        reason,
+    };
+    let file = File::open(path).map_err(|error| unreadable(plain(&error)))?;
+    let mut bytes = Vec::new();
+    file.take(TEXT_LEN_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(plain(&error)))?;
+    if bytes.len() > TEXT_LEN_MAX {
+        return Err(unreadable(format!(
+            "larger than {} KiB",
+            TEXT_LEN_MAX >> 10
+        )));
+    }
+    String::from_utf8(bytes).map_err(|_| unreadable("not UTF-8 text".to_owned()))
+}
+
+/// Parses with what this machine and this binary know: time zones and bundled plugins.
+pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let known_plugins: Vec<&str> = BUNDLED.iter().map(|bundled| bundled.name).collect();
+    let zones: Vec<_> = jiff::tz::db().available().collect();
+    let known_timezones: Vec<&str> = zones.iter().map(|zone| zone.as_str()).collect();
+    config::parse(
+        text,
+        &ParseContext {
+            known_plugins: &known_plugins,
+            known_timezones: &known_timezones,
+        },
+    )
+}
+
+/// Secrets that the configuration names and this machine does not have. The secrets themselves are not kept.
+pub fn missing_secrets(config: &Config) -> Vec<String> {
+    let sources = config
+        .sources
+        .iter()
+        .map(|source| (format!("source `{}`", source.name), &source.entry));
+    let receivers = config
+        .alerts
+        .receivers
+        .iter()
+        .map(|receiver| (format!("receiver `{}`", receiver.name), &receiver.entry));
+    let mut missing = Vec::new();
+    for (owner, entry) in sources.chain(receivers) {
+        for (name, credential) in &entry.credentials {
+            let reason = match &credential.secret {
+                Secret::Env(variable) => match std::env::var_os(variable) {
+                    Some(value) if !value.is_empty() => continue,
+                    _ => format!("the environment variable {variable} is not set"),
+                },
+                Secret::File(path) => match File::open(path) {
+                    Ok(_) => continue,
+                    Err(error) => format!("cannot read {}: {}", path.display(), plain(&error)),
+                },
+            };
+            missing.push(format!("{owner}, credential `{name}`: {reason}"));
+        }
+    }
+    missing
+}
+
+/// Where clients on this machine reach a daemon that listens there.
+pub fn url_of(listen: SocketAddr) -> Url {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let listen = SocketAddr::new(ip, listen.port());
+    Url::parse(&format!("http://{listen}")).expect("an address and a port make a URL")
+}
+
+/// What clients take from a configuration, if there is a good one.
+#[derive(Debug)]
+pub struct Quick {
+    pub listen: Option<SocketAddr>,
+    pub zone: TimeZone,
+}
+
+impl Quick {
+    pub fn find(paths: &Paths) -> Quick {
+        let config = load(None, paths).ok().map(|loaded| loaded.config);
+        let zone = config.as_ref().map(zone_of);
+        Quick {
+            listen: config.map(|config| config.http.listen),
+            zone: zone.unwrap_or_else(TimeZone::system),
+        }
+    }
+}
+
+/// The zone for people: the configured one, else the system's.
+pub fn zone_of(config: &Config) -> TimeZone {
+    let named = config.timezone.as_deref();
+    named
+        .and_then(|name| TimeZone::get(name).ok())
+        .unwrap_or_else(TimeZone::system)
+}
+
+/// The error as people know it: without the number.
+pub fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.to_lowercase()
+}
