@@ -6,5 +6,10 @@
 )]
 
 mod cli;
+mod corridor;
+#[path = "../../examples/embed.rs"]
+#[expect(dead_code, reason = "its main is not called here")]
+mod embed;
 mod oracle;
+mod recordings;
 mod replay;
