@@ -194,7 +194,6 @@ struct NextIds {
     source: AtomicI64,
     alert: AtomicI64,
     outbox: AtomicI64,
-    mute: AtomicI64,
 }
 
 /// An open journal and its writer thread. Dropping it stops the writer after what is queued.
@@ -276,10 +275,6 @@ impl JournalHandle {
 
     pub fn next_outbox_id(&self) -> i64 {
         next(&self.common.next.outbox)
-    }
-
-    pub fn next_mute_id(&self) -> i64 {
-        next(&self.common.next.mute)
     }
 
     /// Hands a commit to the writer. The future resolves once it is durable, in the order of the calls.

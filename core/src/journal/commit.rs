@@ -20,7 +20,6 @@ pub enum Commit {
     DropCheckpoint(String),
     Progress(Vec<ProgressRow>),
     Samples(Vec<SampleRow>),
-    Mutes(MuteCommit),
 }
 
 impl Commit {
@@ -41,7 +40,6 @@ impl Commit {
             Commit::System(system) => system.events.len(),
             Commit::Progress(rows) => rows.len(),
             Commit::Samples(rows) => rows.len(),
-            Commit::Mutes(mutes) => mutes.events.len(),
             Commit::Outbox(_) | Commit::Checkpoint(_) | Commit::DropCheckpoint(_) => 0,
         }
         .saturating_add(1)
@@ -266,30 +264,6 @@ pub struct SampleRow {
     pub max: f64,
     pub mean: f64,
     pub count: u32,
-}
-
-/// Mutes set and lifted, with the events that tell.
-#[derive(Clone, Debug)]
-pub struct MuteCommit {
-    pub upsert: Vec<MuteRow>,
-    /// By id.
-    pub remove: Vec<i64>,
-    pub events: Vec<SystemEvent>,
-    pub recorded_at: Timestamp,
-}
-
-/// No notifications about what it names, until it expires. What is none matches everything.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MuteRow {
-    /// Given by [`super::JournalHandle::next_mute_id`].
-    pub id: i64,
-    pub receiver: Option<String>,
-    pub workflow: Option<String>,
-    pub source: Option<String>,
-    pub until: Timestamp,
-    pub created_at: Timestamp,
-    pub by: String,
-    pub comment: String,
 }
 
 /// What a commit was numbered. Without events `last_seq` is the head and `first_seq` one more.

@@ -305,12 +305,6 @@ impl Slice<'_> {
             self.changed |= deleted > 0;
             left |= deleted >= 200;
         }
-        let micros = now.as_microsecond();
-        let mutes = self
-            .connection
-            .prepare_cached("DELETE FROM mutes WHERE until < ?1 - 86400000000")?
-            .execute([micros])?;
-        self.changed |= mutes > 0;
         self.samples(now.as_microsecond())?;
         Ok(!left)
     }

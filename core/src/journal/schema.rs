@@ -180,16 +180,4 @@ CREATE TABLE samples (
     count INTEGER NOT NULL,
     PRIMARY KEY (series, width, at)
 ) WITHOUT ROWID;
-
-CREATE TABLE mutes (
-    id INTEGER PRIMARY KEY,
-    workspace_id INTEGER NOT NULL,
-    receiver TEXT,
-    workflow TEXT,
-    source TEXT,
-    until INTEGER NOT NULL,
-    created_at INTEGER NOT NULL,
-    by TEXT NOT NULL,
-    comment TEXT NOT NULL
-);
 ";

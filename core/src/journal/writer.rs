@@ -128,7 +128,6 @@ impl Known {
                 source: next("sources", "id")?,
                 alert: next("alerts", "id")?,
                 outbox: next("outbox", "id")?,
-                mute: next("mutes", "id")?,
             },
         })
     }
@@ -471,7 +470,6 @@ impl Writer {
             ("floor_executions", given(&next.execution)),
             ("floor_alerts", given(&next.alert)),
             ("floor_outbox", given(&next.outbox)),
-            ("floor_mutes", given(&next.mute)),
         ];
         match self.retainer.slice(connection, self.head, &given, now) {
             Ok(progress) => {
@@ -524,7 +522,6 @@ impl Batch<'_> {
             Commit::DropCheckpoint(name) => self.drop_checkpoint(&name),
             Commit::Progress(rows) => self.progress(rows),
             Commit::Samples(rows) => self.samples(&rows),
-            Commit::Mutes(mutes) => self.mutes(mutes),
         }
     }
 

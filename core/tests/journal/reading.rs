@@ -7,11 +7,10 @@ use jiff::Timestamp;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 use weir_core::journal::{
-    AlertCommit, AlertRow, Checkpoint, Commit, ExecutionFilter, JournalHandle, MuteCommit, MuteRow,
-    OutboxRow, OutboxState, OutboxUpdate, ProgressRow, SampleRow,
+    AlertCommit, AlertRow, Checkpoint, Commit, ExecutionFilter, JournalHandle,     OutboxRow, OutboxState, OutboxUpdate, ProgressRow, SampleRow,
 };
 use weir_model::alert::notification::{AlertStatus, Severity};
-use weir_model::event::{AlertEvent, DeclaredStep, Event, ExecutionEvent, SystemEvent};
+use weir_model::event::{AlertEvent, DeclaredStep, Event, ExecutionEvent};
 use weir_model::id::{ExecutionSeq, Seq, WorkflowId};
 use weir_model::status::Status;
 
@@ -212,7 +211,7 @@ fn alert() -> AlertRow {
         ends: None,
         updated_at: at(1),
         count: 1,
-        executions: vec![ExecutionSeq(3)],
+        executions: vec![Uuid::from_u128(3)],
         acknowledged_by: None,
         acknowledged_at: None,
         state: Some("{}".to_owned()),
@@ -247,6 +246,7 @@ fn an_alert_its_message_and_the_cursor_are_one_commit() {
     };
     let commit = AlertCommit {
         events: vec![("f".to_owned(), fired.clone())],
+        system: Vec::new(),
         alerts: vec![alert()],
         outbox: vec![message()],
         outbox_updates: Vec::new(),
@@ -266,9 +266,9 @@ fn an_alert_its_message_and_the_cursor_are_one_commit() {
         reader.alert_by_uuid(Uuid::from_u128(5)).unwrap(),
         Some(alert())
     );
-    assert_eq!(reader.outbox_due(at(0), 10).unwrap(), []);
-    assert_eq!(reader.outbox_next(at(0)).unwrap(), Some(at(1)));
-    assert_eq!(reader.outbox_due(at(1), 10).unwrap(), [message()]);
+    assert_eq!(reader.outbox_due("phone", at(0), 10).unwrap(), []);
+    assert_eq!(reader.outbox_next("phone", at(0)).unwrap(), Some(at(1)));
+    assert_eq!(reader.outbox_due("phone", at(1), 10).unwrap(), [message()]);
     let checkpoint = reader.checkpoint("alerts").unwrap().unwrap();
     assert_eq!(
         (checkpoint.cursor, checkpoint.blob),
@@ -288,7 +288,7 @@ fn an_alert_its_message_and_the_cursor_are_one_commit() {
         receiver: None,
     };
     handle.commit_blocking(Commit::Outbox(sent)).unwrap();
-    assert_eq!(reader.outbox_due(at(5), 10).unwrap(), []);
+    assert_eq!(reader.outbox_due("phone", at(5), 10).unwrap(), []);
     let receipt = reader.last_receipt("phone", "group").unwrap();
     assert_eq!(receipt.as_deref(), Some("r1"));
     // The same message twice: nothing of that commit.
@@ -297,7 +297,7 @@ fn an_alert_its_message_and_the_cursor_are_one_commit() {
 }
 
 #[test]
-fn samples_and_mutes_are_read_back() {
+fn samples_are_read_back() {
     let fixture = Fixture::new();
     let journal = fixture.open();
     let handle = journal.handle();
@@ -314,33 +314,10 @@ fn samples_and_mutes_are_read_back() {
     handle
         .commit_blocking(Commit::Samples(samples.clone()))
         .unwrap();
-    let mute = MuteRow {
-        id: handle.next_mute_id(),
-        receiver: Some("phone".to_owned()),
-        workflow: None,
-        source: None,
-        until: at(100),
-        created_at: at(0),
-        by: "me".to_owned(),
-        comment: String::new(),
-    };
-    let muted = SystemEvent::Muted {
-        what: "receiver phone".to_owned(),
-        until: at(100),
-    };
-    let commit = MuteCommit {
-        upsert: vec![mute.clone()],
-        remove: Vec::new(),
-        events: vec![muted],
-        recorded_at: at(0),
-    };
-    handle.commit_blocking(Commit::Mutes(commit)).unwrap();
     let reader = handle.reader().unwrap();
     let range = (at(10_000_000), at(40_000_000));
     let found = reader.samples("cpu", 10, range.0, range.1).unwrap();
     assert_eq!(found, samples[1..4]);
-    assert_eq!(reader.mutes(at(99)).unwrap(), [mute]);
-    assert_eq!(reader.mutes(at(100)).unwrap(), []);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Rows other than executions: sources, alerts, the outbox, checkpoints, samples and mutes.
+//! Rows other than executions: sources, alerts, the outbox, checkpoints and samples.
 
 use super::{PAGE_MAX, ReadError, Reader, Result};
-use crate::journal::{AlertRow, MuteRow, OutboxRow, OutboxState, SampleRow, SourceRow};
+use crate::journal::{AlertRow, OutboxRow, OutboxState, SampleRow, SourceRow};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Params, Row, params};
 use serde::de::DeserializeOwned;
@@ -205,26 +205,6 @@ impl Reader {
     pub fn series(&self) -> Result<Vec<String>> {
         let sql = "SELECT name FROM series ORDER BY name LIMIT 1000";
         self.rows(sql, [], |row| Ok(row.get(0)?))
-    }
-
-    /// Mutes that have not expired; at most 1000.
-    pub fn mutes(&self, now: Timestamp) -> Result<Vec<MuteRow>> {
-        let sql = format!(
-            "SELECT id, receiver, workflow, source, until, created_at, by, comment FROM mutes
-             WHERE until > ?1 ORDER BY id LIMIT {PAGE_MAX}"
-        );
-        self.rows(&sql, [now.as_microsecond()], |row| {
-            Ok(MuteRow {
-                id: row.get(0)?,
-                receiver: row.get(1)?,
-                workflow: row.get(2)?,
-                source: row.get(3)?,
-                until: timestamp(row.get(4)?),
-                created_at: timestamp(row.get(5)?),
-                by: row.get(6)?,
-                comment: row.get(7)?,
-            })
-        })
     }
 
     fn rows<T>(

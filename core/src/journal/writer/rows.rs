@@ -1,9 +1,9 @@
-//! Commits other than appends: sources, alerts, the outbox, checkpoints, samples and mutes.
+//! Commits other than appends: sources, alerts, the outbox, checkpoints and samples.
 
 use super::append::micros;
 use super::{Batch, Verdict};
 use crate::journal::{
-    AlertCommit, AlertRow, Checkpoint, MuteCommit, MuteRow, OutboxRow, OutboxUpdate, ProgressRow,
+    AlertCommit, AlertRow, Checkpoint, OutboxRow, OutboxUpdate, ProgressRow,
     SampleRow, SourceCommit, SourceRow,
 };
 use rusqlite::{OptionalExtension, params};
@@ -254,42 +254,6 @@ impl Batch<'_> {
         Ok(Ok(self.nothing()))
     }
 
-    pub(super) fn mutes(&mut self, commit: MuteCommit) -> Verdict {
-        let events = commit.events.into_iter().map(Event::System);
-        let verdict = self.facts(events, commit.recorded_at)?;
-        if verdict.is_err() {
-            return Ok(verdict);
-        }
-        for row in &commit.upsert {
-            self.write_mute(row)?;
-        }
-        for id in &commit.remove {
-            self.connection
-                .prepare_cached("DELETE FROM mutes WHERE id = ?1")?
-                .execute([id])?;
-        }
-        Ok(verdict)
-    }
-
-    fn write_mute(&self, row: &MuteRow) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO mutes (id, workspace_id, receiver, workflow, source, until, created_at, by, comment)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute(params![
-                row.id,
-                DEFAULT_WORKSPACE,
-                row.receiver,
-                row.workflow,
-                row.source,
-                row.until.as_microsecond(),
-                row.created_at.as_microsecond(),
-                row.by,
-                row.comment,
-            ])?;
-        Ok(())
-    }
 }
 
 /// SQLite stores NaN as NULL, which the columns refuse.
