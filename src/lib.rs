@@ -1,7 +1,9 @@
 //! What people touch: the command line, the HTTP API and the demo.
+pub mod api;
 pub mod bundled;
 pub mod cli;
 pub mod client;
+pub mod daemon;
 pub mod paths;
 pub mod replay;
 pub mod tui;

@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod api;
 mod cli;
 mod corridor;
 #[path = "../../examples/embed.rs"]

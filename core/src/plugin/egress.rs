@@ -436,14 +436,9 @@ fn connection_failure(error: reqwest::Error) -> Failure {
     let mut source = error.source();
     let mut tls = false;
     while let Some(cause) = source {
-        tls |= cause.is::<rustls::Error>();
+        tls |= is_tls(cause);
         causes.push(cause.to_string());
         source = cause.source();
-        // io::Error hides what it carries from `source`.
-        let inner = cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(|io| io.get_ref());
-        tls |= inner.is_some_and(|inner| inner.is::<rustls::Error>());
     }
     let word = match () {
         () if error.is_timeout() => "timeout",
@@ -454,6 +449,15 @@ fn connection_failure(error: reqwest::Error) -> Failure {
     causes.dedup();
     let detail = causes.last().cloned().unwrap_or_else(|| error.to_string());
     transient(word, printable(&detail, QUOTE_BYTES_MAX))
+}
+
+/// An io::Error does not name what it carries as its source, and may carry another one.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    error.is::<rustls::Error>()
+        || io
+            .and_then(|io| io.get_ref())
+            .is_some_and(|inner| is_tls(inner))
 }
 
 fn transient(cause: &str, detail: String) -> Failure {

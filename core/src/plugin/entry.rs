@@ -182,6 +182,7 @@ impl Entry {
                 reply,
             } => {
                 let result = self.poll(cursor.as_deref(), &open).await;
+                self.after_call();
                 drop(reply.send(result));
             }
             Order::Deliver {
@@ -190,14 +191,15 @@ impl Entry {
                 reply,
             } => {
                 let result = self.deliver(&notification, prior.as_deref()).await;
+                self.after_call();
                 drop(reply.send(result));
             }
             Order::Check { reply } => {
                 let result = self.check().await;
+                self.after_call();
                 drop(reply.send(result));
             }
         }
-        self.retire_if_spent();
     }
 
     async fn poll(
@@ -293,6 +295,12 @@ impl Entry {
         self.drop_instance();
         self.log_not_ready("incompatible", &reason);
         self.lifecycle.incompatible(reason);
+    }
+
+    /// The status is right before the caller has its answer.
+    fn after_call(&mut self) {
+        self.retire_if_spent();
+        self.publish();
     }
 
     /// A long-lived instance makes room for a fresh one between two calls.

@@ -138,6 +138,11 @@ impl Tail {
         kept.extend(bytes);
     }
 
+    pub(super) fn line(&self, text: &str) {
+        self.push(text.as_bytes());
+        self.push(b"\n");
+    }
+
     pub(super) fn text(&self, redactor: &Redactor) -> String {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(kept.make_contiguous());

@@ -3,8 +3,8 @@
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -85,7 +85,6 @@ impl PluginHost {
         options: HostOptions,
         resolver: Arc<dyn Resolve>,
     ) -> Result<PluginHost, PluginError> {
-        install_crypto();
         let engine = engine(options.cache_dir.as_deref())?;
         let failed = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
         let linker = contract::linker(&engine).map_err(failed)?;
@@ -263,13 +262,4 @@ fn make_private(path: &Path) -> io::Result<()> {
     }
     #[cfg(not(unix))]
     std::fs::create_dir_all(path)
-}
-
-/// rustls wants one provider a process; one that the embedding program chose stays.
-fn install_crypto() {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        // An error means that one is there.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }

@@ -41,6 +41,8 @@ pub(super) struct GuestState {
     limiter: StoreLimiter,
     egress: Arc<Egress>,
     log: Arc<GuestLog>,
+    /// An error that it logged is kept for the crash report: without WASI a guest has no stderr, and panics into its log.
+    stderr: Tail,
     /// Requests of the running call.
     call_requests: u32,
 }
@@ -122,6 +124,7 @@ impl Instance {
             limiter: StoreLimiter::new(&spec.limits),
             egress: Arc::clone(&surroundings.egress),
             log: Arc::clone(&surroundings.log),
+            stderr: stderr.clone(),
             call_requests: 0,
         };
         let mut store = Store::new(&surroundings.engine, state);
@@ -371,7 +374,10 @@ impl contract::host::Host for GuestState {
             contract::host::Level::Debug => Level::Debug,
             contract::host::Level::Info => Level::Info,
             contract::host::Level::Warn => Level::Warn,
-            contract::host::Level::Error => Level::Error,
+            contract::host::Level::Error => {
+                self.stderr.line(&message);
+                Level::Error
+            }
         };
         self.log.log(level, &message);
         Ok(())

@@ -137,7 +137,8 @@ impl Guest {
         let mut resolve = Resolve::default();
         let package = resolve.push_str("plugin.wit", &self.contract).unwrap();
         let world = resolve.select_world(&[package], Some(self.world)).unwrap();
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
+            .unwrap();
         let mut encoder = ComponentEncoder::default();
         encoder.module(&module).unwrap();
         encoder.encode().unwrap()

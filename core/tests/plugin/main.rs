@@ -1,5 +1,6 @@
 //! The plugin host against guests that behave and guests that do not.
 
+mod bundled;
 mod guest;
 
 use std::collections::BTreeMap;
@@ -118,22 +119,33 @@ fn server(answer: String) -> (u16, std::sync::mpsc::Receiver<String>) {
             let mut stream = stream.unwrap();
             let mut request = Vec::new();
             let mut buffer = [0; 4096];
-            while !request.windows(4).any(|four| four == b"\r\n\r\n") {
+            while !is_whole(&request) {
                 match stream.read(&mut buffer) {
                     Ok(n) if n > 0 => request.extend_from_slice(&buffer[..n]),
                     _ => break,
                 }
             }
             let _ = stream.write_all(answer.as_bytes());
-            if tx
-                .send(String::from_utf8_lossy(&request).into_owned())
-                .is_err()
-            {
+            let request = String::from_utf8_lossy(&request).into_owned();
+            if tx.send(request).is_err() {
                 return;
             }
         }
     });
     (port, rx)
+}
+
+/// Head and announced body have arrived.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let announced = head.lines().find_map(|line| {
+        let line = line.to_ascii_lowercase();
+        line.strip_prefix("content-length: ")?.parse().ok()
+    });
+    body.len() >= announced.unwrap_or(0)
 }
 
 #[tokio::test]
@@ -202,6 +214,21 @@ async fn a_handler_delivers_and_hands_back_the_receipt() {
 
 fn receipt_text(guest: &Guest) -> u32 {
     4096 + 256 * (guest.texts.len() as u32 - 1)
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_guest_without_stderr_are_the_errors_that_it_logged() {
+    let mut guest = Guest::source();
+    let (words, len) = guest.text("panicked: canary-5678 \u{1b}");
+    guest.poll =
+        format!("(call $log (i32.const 3) (i32.const {words}) (i32.const {len})) (unreachable)");
+    let mut spec = source(&guest);
+    let scheme = Scheme::Bearer(Secret::new("canary-5678"));
+    let origins = vec![AllowRule::parse("https://a.example").unwrap()];
+    let credential = Credential::new(scheme, origins).unwrap();
+    spec.credentials.insert("key".into(), credential);
+    let report = crash(&host().open(spec)).await;
+    assert_eq!(report.stderr, "panicked: [secret key] \\u{1b}");
 }
 
 #[tokio::test]
@@ -535,6 +562,7 @@ async fn a_result_that_lies_about_its_size_is_a_crash_of_the_guest_alone() {
          (local.set $at (i32.const 131072))
          (loop $again
            (i32.store (local.get $at) (i32.const 2))
+           (i32.store offset=8 (local.get $at) (i32.const 15400000))
            (i32.store offset=12 (local.get $at) (i32.const 65536))
            (local.set $at (i32.add (local.get $at) (i32.const 152)))
            (br_if $again (i32.lt_u (local.get $at) (i32.const 15331072))))

@@ -79,6 +79,7 @@ impl Clients {
     }
 
     fn build(&self, scheme: HttpScheme) -> reqwest::Result<Client> {
+        install_crypto();
         let builder = Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -106,6 +107,15 @@ impl Clients {
             }
         }
     }
+}
+
+/// rustls wants one provider a process, and reqwest panics without; one that the embedding program chose stays.
+fn install_crypto() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        // An error means that one is there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
 }
 
 /// Answers the pinned name with the pinned addresses, and every other name with an error.

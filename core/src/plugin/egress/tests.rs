@@ -598,7 +598,9 @@ async fn failures_begin_with_their_cause() {
         server("HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nhalf");
     let url = format!("http://127.0.0.1:{port}");
     check(&egress(&[&url]), get(&url), "protocol: ").await;
-    let tls = format!("https://127.0.0.1:{port}");
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tls = format!("https://{}", plain.local_addr().unwrap());
+    std::thread::spawn(move || plain.accept().unwrap().0.write_all(b"no tls at all\r\n"));
     check(&egress(&[&tls]), get(&tls), "tls: ").await;
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());

@@ -1,0 +1,327 @@
+//! What a client is told when something is wrong: RFC 9457 problem documents, and the only place that picks HTTP statuses.
+
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use serde::Serialize;
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+use weir_core::journal::ReadError;
+use weir_core::monitor::ActError;
+
+/// Longest text of a client that is repeated to it.
+const ECHO_LEN_MAX: usize = 80;
+
+/// One problem, ready to be answered.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    /// The last part of `type`: what a program may match on.
+    kind: &'static str,
+    title: &'static str,
+    detail: Cow<'static, str>,
+    field: Option<String>,
+    retry_after: Option<Duration>,
+    allow: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    field: Option<&'a str>,
+}
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        kind: &'static str,
+        title: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Problem {
+        Problem {
+            status,
+            kind,
+            title,
+            detail: detail.into(),
+            field: None,
+            retry_after: None,
+            allow: None,
+        }
+    }
+
+    /// The parameter or field of the body it is about.
+    pub fn field(mut self, field: impl Into<String>) -> Problem {
+        self.field = Some(field.into());
+        self
+    }
+
+    pub fn bad_request(detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "bad-request",
+            "The request cannot be understood",
+            detail,
+        )
+    }
+
+    pub fn bad_parameter(name: &str, detail: impl fmt::Display) -> Problem {
+        let detail = format!("parameter `{}`: {detail}", echo(name));
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "bad-parameter",
+            "A parameter is wrong",
+            detail,
+        )
+        .field(echo(name))
+    }
+
+    pub fn bad_field(name: &'static str, detail: impl fmt::Display) -> Problem {
+        let detail = format!("field `{name}`: {detail}");
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "bad-field",
+            "A field of the body is wrong",
+            detail,
+        )
+        .field(name)
+    }
+
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "There is no such thing",
+            detail,
+        )
+    }
+
+    pub fn method_not_allowed(allow: &'static str) -> Problem {
+        let detail = format!("this address takes {allow}");
+        let mut problem = Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "This method is not offered here",
+            detail,
+        );
+        problem.allow = Some(allow);
+        problem
+    }
+
+    pub fn unsupported_media_type() -> Problem {
+        let detail = "send the body as `content-type: application/json`";
+        Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "The body is not JSON",
+            detail,
+        )
+    }
+
+    pub fn body_too_large(limit: usize) -> Problem {
+        let detail = format!("a body may have {limit} bytes");
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            "The body is too large",
+            detail,
+        )
+    }
+
+    pub fn body_too_slow() -> Problem {
+        let detail = "the body did not arrive in time";
+        Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body-too-slow",
+            "The request took too long",
+            detail,
+        )
+    }
+
+    pub fn headers_too_large(limit: usize) -> Problem {
+        let detail = format!("the headers may have {limit} bytes together");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Problem::new(
+            status,
+            "headers-too-large",
+            "The headers are too large",
+            detail,
+        )
+    }
+
+    pub fn uri_too_long(limit: usize) -> Problem {
+        let detail = format!("an address may have {limit} bytes");
+        Problem::new(
+            StatusCode::URI_TOO_LONG,
+            "uri-too-long",
+            "The address is too long",
+            detail,
+        )
+    }
+
+    /// 421: the request was meant for somebody else.
+    pub fn foreign_host(host: &str) -> Problem {
+        let detail = format!(
+            "weir does not answer for the host `{host}` (it may be a DNS rebinding attack); \
+             if you meant this, add it to `http.allowed_hosts` or set `http.public_url` in monitor.ron",
+            host = echo(host)
+        );
+        Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "foreign-host",
+            "This host is not served here",
+            detail,
+        )
+        .field("http.allowed_hosts")
+    }
+
+    /// 403: a page of somebody else asks.
+    pub fn foreign_origin(origin: &str) -> Problem {
+        let detail = format!(
+            "weir does not answer pages of `{origin}`; \
+             if you meant this, add its host to `http.allowed_hosts` or set `http.public_url` in monitor.ron",
+            origin = echo(origin)
+        );
+        Problem::new(
+            StatusCode::FORBIDDEN,
+            "foreign-origin",
+            "This origin may not ask",
+            detail,
+        )
+        .field("http.allowed_hosts")
+    }
+
+    pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Problem {
+        let mut problem = Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "weir cannot answer this now",
+            detail,
+        );
+        problem.retry_after = Some(Duration::from_secs(2));
+        problem
+    }
+
+    pub fn too_many_streams(limit: usize) -> Problem {
+        let detail = format!("{limit} clients follow events already");
+        let mut problem = Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too-many-streams",
+            "Too many clients follow events",
+            detail,
+        );
+        problem.retry_after = Some(Duration::from_secs(10));
+        problem
+    }
+
+    pub fn internal() -> Problem {
+        let detail = "weir's log tells more";
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something went wrong inside weir",
+            detail,
+        )
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub fn title(&self) -> &str {
+        self.title
+    }
+
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub fn response(&self) -> HttpResponse {
+        let mut builder = HttpResponse::build(self.status);
+        builder.insert_header((
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        ));
+        if let Some(wait) = self.retry_after {
+            builder.insert_header((header::RETRY_AFTER, wait.as_secs()));
+        }
+        if let Some(allow) = self.allow {
+            builder.insert_header((header::ALLOW, HeaderValue::from_static(allow)));
+        }
+        let document = Document {
+            r#type: format!("urn:weir:{}", self.kind),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            field: self.field.as_deref(),
+        };
+        builder.body(serde_json::to_string(&document).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        self.response()
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Problem {
+        tracing::error!(%error, "the journal cannot be read");
+        Problem::unavailable("the journal cannot be read now")
+    }
+}
+
+impl From<ActError> for Problem {
+    fn from(error: ActError) -> Problem {
+        match &error {
+            ActError::NotFound(_) => Problem::not_found(error.to_string()),
+            ActError::Invalid(_) => Problem::bad_request(error.to_string()),
+            ActError::NotRecorded(_) => Problem::unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Text of a client that is safe to repeat: short, one line, printable.
+pub(super) fn echo(text: &str) -> String {
+    let mut shown: String = text
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .take(ECHO_LEN_MAX)
+        .collect();
+    if shown.len() < text.len() && text.chars().nth(ECHO_LEN_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// What every address answers that is in no route.
+pub async fn unknown_address(request: HttpRequest) -> HttpResponse {
+    let path = echo(request.path());
+    let near = super::paths()
+        .filter(|known| !known.contains('{'))
+        .map(|known| (strsim::jaro_winkler(&path, known), known))
+        .filter(|(score, _)| *score > 0.85)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let detail = match near {
+        Some((_, known)) => format!("there is nothing at `{path}`; did you mean `{known}`?"),
+        None => format!("there is nothing at `{path}`"),
+    };
+    Problem::not_found(detail).response()
+}

@@ -1,0 +1,90 @@
+//! `/api/sources`, `/api/receivers` and `/api/plugins`: who is watched, who is told, and by which code.
+
+use super::errors::{Problem, echo};
+use super::params::Params;
+use super::views::{Page, PluginView, ReceiverView, SourceView};
+use super::{ApiState, View};
+use actix_web::HttpRequest;
+use actix_web::web::{Data, Json, Path};
+
+const PAGING: &[&str] = &["cursor", "limit"];
+
+pub(super) async fn list(request: HttpRequest, state: Data<ApiState>) -> View<Page<SourceView>> {
+    let params = Params::of(&request, PAGING)?;
+    let views = state
+        .monitor
+        .sources()
+        .iter()
+        .map(SourceView::new)
+        .collect();
+    page(&params, views, |source| &source.name)
+}
+
+pub(super) async fn one(
+    request: HttpRequest,
+    state: Data<ApiState>,
+    name: Path<String>,
+) -> View<SourceView> {
+    Params::of(&request, &[])?;
+    let source = state
+        .monitor
+        .sources()
+        .into_iter()
+        .find(|source| source.name == *name);
+    match source {
+        Some(source) => Ok(Json(SourceView::new(&source))),
+        None => Err(Problem::not_found(format!(
+            "there is no source `{}`",
+            echo(&name)
+        ))),
+    }
+}
+
+pub(super) async fn receivers(
+    request: HttpRequest,
+    state: Data<ApiState>,
+) -> View<Page<ReceiverView>> {
+    let params = Params::of(&request, PAGING)?;
+    let views = state
+        .monitor
+        .receivers()
+        .iter()
+        .map(ReceiverView::new)
+        .collect();
+    page(&params, views, |receiver| &receiver.name)
+}
+
+pub(super) async fn plugins(request: HttpRequest, state: Data<ApiState>) -> View<Page<PluginView>> {
+    let params = Params::of(&request, PAGING)?;
+    page(&params, plugin_views(&state), |plugin| &plugin.name)
+}
+
+pub(super) fn plugin_views(state: &ApiState) -> Vec<PluginView> {
+    let sources = state
+        .monitor
+        .sources()
+        .into_iter()
+        .filter_map(|source| source.plugin);
+    let receivers = state
+        .monitor
+        .receivers()
+        .into_iter()
+        .filter_map(|receiver| receiver.plugin);
+    sources
+        .chain(receivers)
+        .map(|plugin| PluginView::new(&plugin))
+        .collect()
+}
+
+/// A page of what is in memory, by name.
+fn page<T>(params: &Params, mut items: Vec<T>, name: fn(&T) -> &String) -> View<Page<T>> {
+    let limit = params.limit()?;
+    items.sort_by(|a, b| name(a).cmp(name(b)));
+    if let Some(after) = params.text("cursor") {
+        items.retain(|item| name(item).as_str() > after);
+    }
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next_cursor = items.last().filter(|_| more).map(|last| name(last).clone());
+    Ok(Json(Page { items, next_cursor }))
+}
