@@ -2,12 +2,12 @@
 //!
 //! `cargo run --example embed`
 
-use std::sync::Mutex;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 use weir_core::feed::{JobSource, PollFailed};
-use weir_core::model::observation::{Coverage, Job, JobRef, JobState, Observation, Page};
 use weir_core::model::alert::rule::{Rule, When};
+use weir_core::model::observation::{Coverage, Job, JobRef, JobState, Observation, Page};
 use weir_core::{Config, Monitor};
 
 /// Jobs that the program moves by hand.
@@ -44,9 +44,22 @@ impl JobSource for Bench {
         _cursor: Option<String>,
         _open: Vec<JobRef>,
     ) -> futures::future::BoxFuture<'_, Result<Page, PollFailed>> {
-        let jobs = self.jobs.lock().expect("nobody panics while holding it").clone();
-        let observations = jobs.into_iter().map(|job| Observation::Job(Box::new(job))).collect();
-        Box::pin(async { Ok(Page { observations, cursor: None, coverage: Coverage::Complete }) })
+        let jobs = self
+            .jobs
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone();
+        let observations = jobs
+            .into_iter()
+            .map(|job| Observation::Job(Box::new(job)))
+            .collect();
+        Box::pin(async {
+            Ok(Page {
+                observations,
+                cursor: None,
+                coverage: Coverage::Complete,
+            })
+        })
     }
 }
 

@@ -2,14 +2,15 @@
 
 use crate::clock::Clock;
 use crate::journal::{
-    AlertCommit, AlertRow, Checkpoint, Commit, JournalHandle, OutboxRow, OutboxState, OutboxUpdate, ReadError, Reader,
-    StoredEvent,
+    AlertCommit, AlertRow, Checkpoint, Commit, JournalHandle, OutboxRow, OutboxState, OutboxUpdate,
+    ReadError, Reader, StoredEvent,
 };
 use crate::monitor::ActError;
 use crate::receiver::Bell;
 use crate::supervise::{Guard, Panic};
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message,
+    WrapFuture,
 };
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -84,7 +85,10 @@ pub struct AlertRouter {
 
 impl AlertRouter {
     /// Goes on from what is stored; blocks for one short read.
-    #[expect(clippy::too_many_arguments, reason = "an actor is born with everything it will ever need")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an actor is born with everything it will ever need"
+    )]
     pub(crate) fn new(
         config: RouterConfig,
         journal: JournalHandle,
@@ -127,20 +131,25 @@ impl AlertRouter {
             let facts = tokio::task::spawn_blocking(move || facts_after(&journal, cursor)).await;
             facts.unwrap_or_else(|_| Err(ReadError::Busy))
         };
-        ctx.spawn(read.into_actor(self).then(|read, actor, _| actor.take(read)).map(
-            |more, actor: &mut Self, ctx: &mut Context<Self>| {
-                actor.busy = false;
-                match more {
-                    Ok(more) if more || actor.again => ctx.notify(CatchUp),
-                    Ok(_) => actor.sleep(ctx),
-                    Err(()) => ctx.stop(),
-                }
-            },
-        ));
+        ctx.spawn(
+            read.into_actor(self)
+                .then(|read, actor, _| actor.take(read))
+                .map(|more, actor: &mut Self, ctx: &mut Context<Self>| {
+                    actor.busy = false;
+                    match more {
+                        Ok(more) if more || actor.again => ctx.notify(CatchUp),
+                        Ok(_) => actor.sleep(ctx),
+                        Err(()) => ctx.stop(),
+                    }
+                }),
+        );
     }
 
     /// Takes what was read and commits what follows. An error: the state is ahead of the store, start over from there.
-    fn take(&mut self, read: Result<Facts, ReadError>) -> actix::ResponseActFuture<Self, Result<bool, ()>> {
+    fn take(
+        &mut self,
+        read: Result<Facts, ReadError>,
+    ) -> actix::ResponseActFuture<Self, Result<bool, ()>> {
         let facts = match read {
             Ok(facts) => facts,
             Err(error) => {
@@ -178,10 +187,15 @@ impl AlertRouter {
     ) -> impl Future<Output = Result<(), ActError>> + use<> {
         let now = self.clock.now();
         let idle = decisions.is_empty();
-        let due = more || now.duration_since(self.stored_at) >= jiff::SignedDuration::try_from(CHECKPOINT).unwrap_or_default();
+        let due = more
+            || now.duration_since(self.stored_at)
+                >= jiff::SignedDuration::try_from(CHECKPOINT).unwrap_or_default();
         let skip = idle && (!due || self.cursor == self.stored);
         let commit = (!skip).then(|| self.transaction(decisions, now));
-        let notices: Vec<Notification> = commit.iter().flat_map(|(_, notices)| notices.clone()).collect();
+        let notices: Vec<Notification> = commit
+            .iter()
+            .flat_map(|(_, notices)| notices.clone())
+            .collect();
         let sent = commit.map(|(commit, _)| self.journal.try_commit(Commit::Alerts(commit)));
         if sent.is_some() {
             self.stored = self.cursor;
@@ -203,7 +217,11 @@ impl AlertRouter {
         }
     }
 
-    fn transaction(&mut self, decisions: Vec<Decision>, now: Timestamp) -> (AlertCommit, Vec<Notification>) {
+    fn transaction(
+        &mut self,
+        decisions: Vec<Decision>,
+        now: Timestamp,
+    ) -> (AlertCommit, Vec<Notification>) {
         let mut commit = AlertCommit {
             events: Vec::new(),
             system: Vec::new(),
@@ -232,7 +250,11 @@ impl AlertRouter {
             }
         }
         let blob = serde_json::to_vec(self.router.state()).ok();
-        commit.checkpoint = Some(Checkpoint { name: NAME.to_owned(), cursor: self.cursor, blob });
+        commit.checkpoint = Some(Checkpoint {
+            name: NAME.to_owned(),
+            cursor: self.cursor,
+            blob,
+        });
         (commit, notices)
     }
 
@@ -254,7 +276,11 @@ impl AlertRouter {
             fingerprint: row.fingerprint,
             rule: row.rule,
             severity: row.severity,
-            status: if row.ends_at.is_some() { AlertStatus::Resolved } else { AlertStatus::Firing },
+            status: if row.ends_at.is_some() {
+                AlertStatus::Resolved
+            } else {
+                AlertStatus::Firing
+            },
             title: row.title,
             body: row.body,
             labels: row.labels,
@@ -278,7 +304,11 @@ impl AlertRouter {
             key: entry.notification.key.clone(),
             receiver: entry.receiver.clone(),
             payload: serde_json::to_string(&entry.notification).unwrap_or_default(),
-            state: if suppressed.is_some() { OutboxState::Suppressed } else { OutboxState::Queued },
+            state: if suppressed.is_some() {
+                OutboxState::Suppressed
+            } else {
+                OutboxState::Queued
+            },
             attempts: 0,
             created_at: now,
             next_attempt_at: suppressed.is_none().then_some(now),
@@ -294,31 +324,37 @@ impl AlertRouter {
         }
         let now = self.clock.now();
         let behind = self.cursor > self.stored;
-        let due = self.router.next_wakeup().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        let Some(wait) = due.into_iter().chain(behind.then_some(CHECKPOINT)).min() else { return };
+        let due = self
+            .router
+            .next_wakeup()
+            .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let Some(wait) = due.into_iter().chain(behind.then_some(CHECKPOINT)).min() else {
+            return;
+        };
         let clock = self.clock.clone();
         // A wake-up that is due at once waits a moment, should a decision ever not change it.
         let slept = async move { clock.sleep(wait.max(Duration::from_millis(5))).await };
-        self.timer = Some(ctx.spawn(slept.into_actor(self).map(|(), actor: &mut Self, ctx: &mut Context<Self>| {
-            actor.timer = None;
-            ctx.notify(CatchUp);
-        })));
+        self.timer = Some(ctx.spawn(slept.into_actor(self).map(
+            |(), actor: &mut Self, ctx: &mut Context<Self>| {
+                actor.timer = None;
+                ctx.notify(CatchUp);
+            },
+        )));
     }
 
-    fn decide(
-        &mut self,
-        decisions: Vec<Decision>,
-    ) -> AtomicResponse<Self, Result<(), ActError>> {
+    fn decide(&mut self, decisions: Vec<Decision>) -> AtomicResponse<Self, Result<(), ActError>> {
         let committed = self.commit(decisions, true);
-        AtomicResponse::new(Box::pin(committed.into_actor(self).map(|result, actor: &mut Self, ctx: &mut Context<Self>| {
-            if result.is_err() {
-                ctx.stop();
-            } else {
-                actor.mutes.store(Arc::new(actor.router.mutes().to_vec()));
-                ctx.notify(CatchUp);
-            }
-            result
-        })))
+        AtomicResponse::new(Box::pin(committed.into_actor(self).map(
+            |result, actor: &mut Self, ctx: &mut Context<Self>| {
+                if result.is_err() {
+                    ctx.stop();
+                } else {
+                    actor.mutes.store(Arc::new(actor.router.mutes().to_vec()));
+                    ctx.notify(CatchUp);
+                }
+                result
+            },
+        )))
     }
 }
 
@@ -340,7 +376,9 @@ fn restore(journal: &JournalHandle, config: &RouterConfig) -> Result<Restored, R
     let stored = reader.checkpoint(NAME)?;
     let cursor = stored.as_ref().map_or(Seq(0), |row| row.cursor);
     let blob = stored.and_then(|row| row.blob);
-    let state: RouterState = blob.and_then(|blob| serde_json::from_slice(&blob).ok()).unwrap_or_default();
+    let state: RouterState = blob
+        .and_then(|blob| serde_json::from_slice(&blob).ok())
+        .unwrap_or_default();
     let router = Router::restore(state, config.clone());
     let mut ids = HashMap::new();
     for row in router.open() {
@@ -349,7 +387,11 @@ fn restore(journal: &JournalHandle, config: &RouterConfig) -> Result<Restored, R
             ids.insert(row.group_key.clone(), stored.id);
         }
     }
-    Ok(Restored { router, ids, cursor })
+    Ok(Restored {
+        router,
+        ids,
+        cursor,
+    })
 }
 
 fn facts_after(journal: &JournalHandle, cursor: Seq) -> Result<Facts, ReadError> {
@@ -360,7 +402,11 @@ fn facts_after(journal: &JournalHandle, cursor: Seq) -> Result<Facts, ReadError>
     let mut facts = Vec::new();
     for event in &events {
         if let Some(kind) = fact_kind(&reader, event)? {
-            facts.push(Fact { seq: event.row.seq, at: event.row.at, kind });
+            facts.push(Fact {
+                seq: event.row.seq,
+                at: event.row.at,
+                kind,
+            });
         }
     }
     Ok(Facts { facts, last, more })
@@ -370,16 +416,24 @@ fn fact_kind(reader: &Reader, event: &StoredEvent) -> Result<Option<FactKind>, R
     Ok(match &event.row.event {
         Event::Alert(..) => None,
         Event::System(system) => FactKind::of_system(system),
-        Event::Source(_, source) => {
-            event.source_name.as_deref().and_then(|name| FactKind::of_source(name, source))
-        }
+        Event::Source(_, source) => event
+            .source_name
+            .as_deref()
+            .and_then(|name| FactKind::of_source(name, source)),
         Event::Execution(seq, execution) => {
-            let Some(change) = change_of(execution) else { return Ok(None) };
+            let Some(change) = change_of(execution) else {
+                return Ok(None);
+            };
             let (mut error, mut step, mut duration, mut late) = (None, None, None, false);
             if let ExecutionEvent::Lost { reason } = execution {
                 error = Some(reason.clone());
             }
-            if let ExecutionEvent::Finished { outcome, late: was_late, .. } = execution {
+            if let ExecutionEvent::Finished {
+                outcome,
+                late: was_late,
+                ..
+            } = execution
+            {
                 error.clone_from(&outcome.error);
                 late = *was_late;
             }
@@ -388,7 +442,11 @@ fn fact_kind(reader: &Reader, event: &StoredEvent) -> Result<Option<FactKind>, R
                 duration = stored.record.duration();
                 error = stored.record.error.clone().or(error);
                 if change != Change::Finished(Status::Completed) {
-                        step = stored.steps.iter().find(|s| s.status == StepStatus::Failed).map(|s| s.name.to_string());
+                    step = stored
+                        .steps
+                        .iter()
+                        .find(|s| s.status == StepStatus::Failed)
+                        .map(|s| s.name.to_string());
                 }
             }
             Some(FactKind::Execution(Box::new(ExecutionFact {
@@ -413,7 +471,10 @@ fn change_of(event: &ExecutionEvent) -> Option<Change> {
         ExecutionEvent::Finished { status, .. } => Change::Finished(*status),
         ExecutionEvent::Lost { .. } => Change::Lost,
         ExecutionEvent::Found { status } => Change::Found(*status),
-        ExecutionEvent::Corrected { from, to, .. } => Change::Corrected { from: *from, to: *to },
+        ExecutionEvent::Corrected { from, to, .. } => Change::Corrected {
+            from: *from,
+            to: *to,
+        },
         ExecutionEvent::Unwatched => Change::Unwatched,
         ExecutionEvent::Watched => Change::Watched,
         _ => return None,
@@ -421,20 +482,42 @@ fn change_of(event: &ExecutionEvent) -> Option<Change> {
 }
 
 /// Messages for receivers that are gone: to the route that now matches, else dead with the reason.
-pub(crate) async fn reroute_orphans(journal: &JournalHandle, config: &RouterConfig, now: Timestamp) {
-    let (handle, receivers, route) = (journal.clone(), config.receivers.clone(), config.route.clone());
-    let looked = tokio::task::spawn_blocking(move || handle.reader()?.outbox_orphans(&receivers)).await;
+pub(crate) async fn reroute_orphans(
+    journal: &JournalHandle,
+    config: &RouterConfig,
+    now: Timestamp,
+) {
+    let (handle, receivers, route) = (
+        journal.clone(),
+        config.receivers.clone(),
+        config.route.clone(),
+    );
+    let looked =
+        tokio::task::spawn_blocking(move || handle.reader()?.outbox_orphans(&receivers)).await;
     let Ok(Ok(orphans)) = looked else { return };
     for row in orphans {
-        let labels = serde_json::from_str::<Notification>(&row.payload).map(|n| n.common_labels).unwrap_or_default();
-        let target = route.targets(&labels).into_iter().next().map(|t| t.receiver);
+        let labels = serde_json::from_str::<Notification>(&row.payload)
+            .map(|n| n.common_labels)
+            .unwrap_or_default();
+        let target = route
+            .targets(&labels)
+            .into_iter()
+            .next()
+            .map(|t| t.receiver);
         let update = OutboxUpdate {
             id: row.id,
-            state: if target.is_some() { OutboxState::Queued } else { OutboxState::Dead },
+            state: if target.is_some() {
+                OutboxState::Queued
+            } else {
+                OutboxState::Dead
+            },
             attempts: row.attempts,
             next_attempt_at: target.is_some().then_some(now),
             updated_at: now,
-            answer: Some(format!("receiver {} was removed from the configuration", row.receiver)),
+            answer: Some(format!(
+                "receiver {} was removed from the configuration",
+                row.receiver
+            )),
             receipt: None,
             receiver: target,
         };
@@ -451,7 +534,9 @@ pub(crate) fn journal_closed(reason: &str, now: Timestamp) -> Notification {
         id: Uuid::now_v7().to_string(),
         key: format!("weir_trouble/journal/{}", now.as_second()),
         severity: Severity::Critical,
-        text: format!("{title}: {reason}. Nothing new is recorded or acknowledged until it can be read back from disk."),
+        text: format!(
+            "{title}: {reason}. Nothing new is recorded or acknowledged until it can be read back from disk."
+        ),
         title,
         test: false,
         receiver: String::new(),
@@ -506,11 +591,14 @@ impl Handler<Acknowledge> for AlertRouter {
     type Result = AtomicResponse<Self, Result<(), ActError>>;
 
     fn handle(&mut self, ack: Acknowledge, _: &mut Self::Context) -> Self::Result {
-        match self.router.acknowledge(&ack.fingerprint, &ack.by, self.clock.now()) {
+        match self
+            .router
+            .acknowledge(&ack.fingerprint, &ack.by, self.clock.now())
+        {
             Ok(decisions) => self.decide(decisions),
-            Err(unknown) => {
-                AtomicResponse::new(Box::pin(actix::fut::ready(Err(ActError::NotFound(unknown.to_string())))))
-            }
+            Err(unknown) => AtomicResponse::new(Box::pin(actix::fut::ready(Err(
+                ActError::NotFound(unknown.to_string()),
+            )))),
         }
     }
 }
@@ -528,7 +616,10 @@ impl Handler<LiftMute> for AlertRouter {
     type Result = AtomicResponse<Self, Result<(), ActError>>;
 
     fn handle(&mut self, LiftMute(scope): LiftMute, _: &mut Self::Context) -> Self::Result {
-        let decisions = self.router.unmute(&scope, self.clock.now()).unwrap_or_default();
+        let decisions = self
+            .router
+            .unmute(&scope, self.clock.now())
+            .unwrap_or_default();
         self.decide(decisions)
     }
 }
@@ -549,4 +640,3 @@ impl Handler<Panic> for AlertRouter {
         panic!("asked to panic by a test");
     }
 }
-

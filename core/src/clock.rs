@@ -15,7 +15,10 @@ pub struct Clock {
 
 impl Default for Clock {
     fn default() -> Clock {
-        Clock { offset_us: Arc::default(), moved: Arc::new(watch::channel(0).0) }
+        Clock {
+            offset_us: Arc::default(),
+            moved: Arc::new(watch::channel(0).0),
+        }
     }
 }
 

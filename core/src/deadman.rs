@@ -30,7 +30,11 @@ pub(crate) async fn run(
     };
     while !stopping.begun() {
         if journal.state() == JournalState::Open {
-            let sent = client.get(url.clone()).send().await.and_then(reqwest::Response::error_for_status);
+            let sent = client
+                .get(url.clone())
+                .send()
+                .await
+                .and_then(reqwest::Response::error_for_status);
             if let Err(error) = sent {
                 // Its URL is a capability: the error is shown without it.
                 tracing::warn!(error = %error.without_url(), "the dead man's switch was not reached");

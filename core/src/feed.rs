@@ -9,7 +9,11 @@ use weir_model::observation::{FailureKind, JobRef, Page};
 /// Jobs from inside the embedding program: what a plugin does, as a Rust trait.
 pub trait JobSource: Send + Sync + 'static {
     /// The current view of the jobs. `open`: the unfinished ones that weir knows, at most 5 000.
-    fn poll(&self, cursor: Option<String>, open: Vec<JobRef>) -> BoxFuture<'_, Result<Page, PollFailed>>;
+    fn poll(
+        &self,
+        cursor: Option<String>,
+        open: Vec<JobRef>,
+    ) -> BoxFuture<'_, Result<Page, PollFailed>>;
 }
 
 /// A poll that gave no page. It never changes a status.
@@ -26,7 +30,11 @@ pub struct PollFailed {
 impl PollFailed {
     /// A failure that may pass.
     pub fn transient(message: impl Into<String>) -> PollFailed {
-        PollFailed { message: message.into(), retry_after: None, misconfigured: false }
+        PollFailed {
+            message: message.into(),
+            retry_after: None,
+            misconfigured: false,
+        }
     }
 }
 
@@ -37,7 +45,11 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
-    pub(crate) async fn poll(&self, cursor: Option<String>, open: Vec<JobRef>) -> Result<Page, PollFailed> {
+    pub(crate) async fn poll(
+        &self,
+        cursor: Option<String>,
+        open: Vec<JobRef>,
+    ) -> Result<Page, PollFailed> {
         match self {
             Feed::InProcess(source) => source.poll(cursor, open).await,
             Feed::Plugin(plugin) => plugin.poll(cursor, open).await.map_err(from_call),
@@ -48,10 +60,16 @@ impl Feed {
 fn from_call(error: CallError) -> PollFailed {
     let message = error.to_string();
     let (retry_after, misconfigured) = match error {
-        CallError::Failed { kind, retry_after, .. } => (retry_after, kind == Some(FailureKind::Misconfigured)),
+        CallError::Failed {
+            kind, retry_after, ..
+        } => (retry_after, kind == Some(FailureKind::Misconfigured)),
         CallError::NotReady { retry_in, .. } => (retry_in, false),
         CallError::Parked { .. } | CallError::Incompatible { .. } => (None, true),
         _ => (None, false),
     };
-    PollFailed { message, retry_after, misconfigured }
+    PollFailed {
+        message,
+        retry_after,
+        misconfigured,
+    }
 }

@@ -31,7 +31,10 @@ pub struct Board {
 
 impl Default for Board {
     fn default() -> Board {
-        Board { rows: Arc::default(), frames: broadcast::channel(FRAMES).0 }
+        Board {
+            rows: Arc::default(),
+            frames: broadcast::channel(FRAMES).0,
+        }
     }
 }
 
@@ -52,11 +55,18 @@ impl Board {
     }
 
     pub(crate) fn clear(&self, seq: ExecutionSeq) {
-        self.rows.write().unwrap_or_else(PoisonError::into_inner).remove(&seq);
+        self.rows
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&seq);
     }
 
     pub fn get(&self, seq: ExecutionSeq) -> Option<LiveProgress> {
-        self.rows.read().unwrap_or_else(PoisonError::into_inner).get(&seq).cloned()
+        self.rows
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&seq)
+            .cloned()
     }
 
     pub fn subscribe(&self) -> broadcast::Receiver<LiveProgress> {

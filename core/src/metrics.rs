@@ -2,7 +2,9 @@
 
 use crate::journal::{Checkpoint, Commit, JournalHandle, ReadError, StoredEvent};
 use crate::supervise::{Guard, Panic};
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture,
+};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -95,7 +97,7 @@ impl MetricsAggregator {
     /// Goes on from what is stored; blocks for one short read.
     pub fn new(
         journal: JournalHandle,
-            shown: Arc<ArcSwap<MetricsView>>,
+        shown: Arc<ArcSwap<MetricsView>>,
         at: Arc<watch::Sender<Seq>>,
         guard: Guard,
     ) -> MetricsAggregator {
@@ -131,19 +133,24 @@ impl MetricsAggregator {
         self.again = false;
         let (journal, cursor) = (self.journal.clone(), self.cursor);
         let read = async move {
-            let read = tokio::task::spawn_blocking(move || journal.reader()?.events_after(cursor, BATCH)).await;
+            let read =
+                tokio::task::spawn_blocking(move || journal.reader()?.events_after(cursor, BATCH))
+                    .await;
             read.unwrap_or(Err(ReadError::Busy))
         };
-        ctx.spawn(read.into_actor(self).map(|read, actor: &mut Self, ctx: &mut Context<Self>| {
-            actor.busy = false;
-            match read {
-                Ok(events) => actor.take(&events, ctx),
-                Err(error) => {
-                    tracing::warn!(%error, "could not read the journal, trying again");
-                    ctx.stop();
-                }
-            }
-        }));
+        ctx.spawn(
+            read.into_actor(self)
+                .map(|read, actor: &mut Self, ctx: &mut Context<Self>| {
+                    actor.busy = false;
+                    match read {
+                        Ok(events) => actor.take(&events, ctx),
+                        Err(error) => {
+                            tracing::warn!(%error, "could not read the journal, trying again");
+                            ctx.stop();
+                        }
+                    }
+                }),
+        );
     }
 
     fn take(&mut self, events: &[StoredEvent], ctx: &mut Context<Self>) {
@@ -199,23 +206,41 @@ impl MetricsAggregator {
             source_names: self.view.source_names.clone().into_iter().collect(),
         };
         let blob = serde_json::to_vec(&state).ok();
-        let checkpoint = Checkpoint { name: NAME.to_owned(), cursor: self.cursor, blob };
+        let checkpoint = Checkpoint {
+            name: NAME.to_owned(),
+            cursor: self.cursor,
+            blob,
+        };
         // A checkpoint that is not stored costs a little reading after the next start.
-        if self.journal.try_commit(Commit::Checkpoint(checkpoint)).is_ok() {
+        if self
+            .journal
+            .try_commit(Commit::Checkpoint(checkpoint))
+            .is_ok()
+        {
             self.stored = self.cursor;
         }
         self.next_checkpoint = Instant::now() + CHECKPOINT.max(begun.elapsed() * SHARE);
     }
 
     fn count(&mut self, stored: &StoredEvent) {
-        let Event::Execution(seq, event) = &stored.row.event else { return };
-        let (Some(workflow), Some(source)) = (stored.row.workflow, stored.source) else { return };
+        let Event::Execution(seq, event) = &stored.row.event else {
+            return;
+        };
+        let (Some(workflow), Some(source)) = (stored.row.workflow, stored.source) else {
+            return;
+        };
         if let ExecutionEvent::Created { created_at, .. } = event {
             if let Some(key) = &stored.workflow_key {
-                self.view.workflow_keys.entry(workflow).or_insert_with(|| key.clone());
+                self.view
+                    .workflow_keys
+                    .entry(workflow)
+                    .or_insert_with(|| key.clone());
             }
             if let Some(name) = &stored.source_name {
-                self.view.source_names.entry(source).or_insert_with(|| name.clone());
+                self.view
+                    .source_names
+                    .entry(source)
+                    .or_insert_with(|| name.clone());
             }
             let open = OpenExecution {
                 workflow,
@@ -281,8 +306,13 @@ impl OpenExecution {
                 self.started_at = started_at.or(self.started_at).or(Some(at));
                 None
             }
-            ExecutionEvent::Finished { outcome, .. } | ExecutionEvent::Corrected { outcome, .. } => {
-                let Outcome { started_at, completed_at, .. } = outcome;
+            ExecutionEvent::Finished { outcome, .. }
+            | ExecutionEvent::Corrected { outcome, .. } => {
+                let Outcome {
+                    started_at,
+                    completed_at,
+                    ..
+                } = outcome;
                 self.started_at = started_at.or(self.started_at);
                 span(self.started_at?, completed_at.unwrap_or(at))
             }
@@ -325,8 +355,13 @@ fn entered(event: &ExecutionEvent) -> Option<Status> {
 
 fn restore(journal: &JournalHandle) -> Result<(Seq, State), ReadError> {
     let stored = journal.reader()?.checkpoint(NAME)?;
-    let Some(row) = stored else { return Ok((Seq(0), State::default())) };
-    let state = row.blob.and_then(|blob| serde_json::from_slice(&blob).ok()).unwrap_or_default();
+    let Some(row) = stored else {
+        return Ok((Seq(0), State::default()));
+    };
+    let state = row
+        .blob
+        .and_then(|blob| serde_json::from_slice(&blob).ok())
+        .unwrap_or_default();
     Ok((row.cursor, state))
 }
 

@@ -8,9 +8,9 @@ mod views;
 pub use plan::{BundledPlugin, PlanError, read_secret};
 pub use views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
 
+use crate::alert::{Acknowledge, LiftMute, SetMute};
 use crate::clock::Clock;
 use crate::feed::JobSource;
-use crate::alert::{Acknowledge, LiftMute, SetMute};
 use crate::journal::{CommitError, JournalError, JournalHandle, OpenError, ReadError};
 use crate::live::Board;
 use crate::metrics::MetricsView;
@@ -23,8 +23,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use weir_model::alert::notification::Notification;
 use weir_model::alert::mute::{Mute, MuteScope};
+use weir_model::alert::notification::Notification;
 use weir_model::config;
 
 /// What a monitor is started with: the settings, and what no file can name.
@@ -76,7 +76,12 @@ impl Config {
 
     /// Adds a source that is polled every `poll_interval`; its jobs are lost after a minute's absence.
     #[must_use]
-    pub fn source(mut self, name: &str, poll_interval: Duration, source: Arc<dyn JobSource>) -> Config {
+    pub fn source(
+        mut self,
+        name: &str,
+        poll_interval: Duration,
+        source: Arc<dyn JobSource>,
+    ) -> Config {
         let options = SourceOptions {
             name: name.to_owned(),
             poll_interval,
@@ -92,7 +97,10 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the data directory {}: {error}", .path.display())]
-    DataDir { path: PathBuf, error: std::io::Error },
+    DataDir {
+        path: PathBuf,
+        error: std::io::Error,
+    },
     #[error(transparent)]
     Journal(#[from] OpenError),
     #[error(transparent)]
@@ -164,10 +172,19 @@ impl Monitor {
         let (ready, started) = oneshot::channel();
         let keep = config.temporary.clone();
         let thread = std::thread::Builder::new().name("weir-monitor".into());
-        let thread = thread.spawn(move || runtime::run(config, ready)).map_err(StartError::Thread)?;
+        let thread = thread
+            .spawn(move || runtime::run(config, ready))
+            .map_err(StartError::Thread)?;
         let (shared, orders) = started.await.map_err(|_| StartError::Stopped)??;
-        let inner = Inner { shared, orders, thread: std::sync::Mutex::new(Some(thread)), _keep: keep };
-        Ok(MonitorHandle { inner: Arc::new(inner) })
+        let inner = Inner {
+            shared,
+            orders,
+            thread: std::sync::Mutex::new(Some(thread)),
+            _keep: keep,
+        };
+        Ok(MonitorHandle {
+            inner: Arc::new(inner),
+        })
     }
 }
 
@@ -182,7 +199,11 @@ impl Drop for Inner {
     /// Dropping the last handle stops the monitor and waits until everything acknowledged is on disk.
     fn drop(&mut self) {
         let _ = self.orders.send(Order::Shutdown(None));
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -197,7 +218,9 @@ pub struct MonitorHandle {
 
 impl std::fmt::Debug for MonitorHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MonitorHandle").field("journal", self.journal()).finish_non_exhaustive()
+        f.debug_struct("MonitorHandle")
+            .field("journal", self.journal())
+            .finish_non_exhaustive()
     }
 }
 
@@ -264,19 +287,31 @@ impl MonitorHandle {
     pub async fn acknowledge(&self, alert: &str, by: &str) -> Result<(), ActError> {
         let found = {
             let (journal, wanted) = (self.journal().clone(), alert.to_owned());
-            self.read(move || journal.reader()?.find_alert(&wanted)).await?
+            self.read(move || journal.reader()?.find_alert(&wanted))
+                .await?
         };
         let row = found.ok_or_else(|| ActError::NotFound(format!("alert {alert}")))?;
-        let ask = Acknowledge { fingerprint: row.fingerprint, by: by.to_owned() };
-        self.inner.shared.router.ask(ask).await.unwrap_or_else(|| Err(router_down()))
+        let ask = Acknowledge {
+            fingerprint: row.fingerprint,
+            by: by.to_owned(),
+        };
+        self.inner
+            .shared
+            .router
+            .ask(ask)
+            .await
+            .unwrap_or_else(|| Err(router_down()))
     }
 
     /// Keeps notifications about something quiet for a while. Stored, expiring, shown in the status.
     pub async fn mute(&self, request: MuteRequest) -> Result<Mute, ActError> {
         let now = self.clock().now();
-        let until = SignedDuration::try_from(request.duration).ok().and_then(|d| now.checked_add(d).ok());
+        let until = SignedDuration::try_from(request.duration)
+            .ok()
+            .and_then(|d| now.checked_add(d).ok());
         let until = until.filter(|until| *until > now);
-        let until = until.ok_or_else(|| ActError::Invalid("the duration is out of range".into()))?;
+        let until =
+            until.ok_or_else(|| ActError::Invalid("the duration is out of range".into()))?;
         let mute = Mute {
             id: uuid::Uuid::now_v7().to_string(),
             scope: request.scope,
@@ -284,15 +319,32 @@ impl MonitorHandle {
             created_by: request.by,
         };
         let ask = SetMute(mute.clone());
-        self.inner.shared.router.ask(ask).await.unwrap_or_else(|| Err(router_down()))?;
+        self.inner
+            .shared
+            .router
+            .ask(ask)
+            .await
+            .unwrap_or_else(|| Err(router_down()))?;
         Ok(mute)
     }
 
     /// Ends a mute before its time.
     pub async fn unmute(&self, id: &str) -> Result<(), ActError> {
-        let mute = self.inner.shared.mutes.load().iter().find(|m| m.id == id).cloned();
+        let mute = self
+            .inner
+            .shared
+            .mutes
+            .load()
+            .iter()
+            .find(|m| m.id == id)
+            .cloned();
         let mute = mute.ok_or_else(|| ActError::NotFound(format!("mute {id}")))?;
-        self.inner.shared.router.ask(LiftMute(mute.scope)).await.unwrap_or_else(|| Err(router_down()))
+        self.inner
+            .shared
+            .router
+            .ask(LiftMute(mute.scope))
+            .await
+            .unwrap_or_else(|| Err(router_down()))
     }
 
     async fn read<T: Send + 'static>(
@@ -307,7 +359,10 @@ impl MonitorHandle {
     pub async fn reload(&self, settings: config::Config) -> Result<(), ReloadError> {
         let (answer, answered) = oneshot::channel();
         let order = Order::Reload(Box::new(settings), answer);
-        self.inner.orders.send(order).map_err(|_| ReloadError::Stopping)?;
+        self.inner
+            .orders
+            .send(order)
+            .map_err(|_| ReloadError::Stopping)?;
         answered.await.map_err(|_| ReloadError::Stopping)?
     }
 
@@ -324,7 +379,12 @@ impl MonitorHandle {
     /// Stops everything; what was acknowledged is on disk.
     pub async fn shutdown(&self) {
         let (answer, answered) = oneshot::channel();
-        if self.inner.orders.send(Order::Shutdown(Some(answer))).is_ok() {
+        if self
+            .inner
+            .orders
+            .send(Order::Shutdown(Some(answer)))
+            .is_ok()
+        {
             let _ = answered.await;
         }
     }

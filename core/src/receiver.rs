@@ -7,7 +7,9 @@ use crate::journal::{
 use crate::plugin::{CallError, PluginHandle, PluginState};
 use crate::supervise::{Guard, Panic};
 use crate::trouble::Troubles;
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture,
+};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +88,10 @@ struct Found {
 }
 
 impl ReceiverActor {
-    #[expect(clippy::too_many_arguments, reason = "an actor is born with everything it will ever need")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an actor is born with everything it will ever need"
+    )]
     pub(crate) fn new(
         name: String,
         target: Target,
@@ -171,10 +176,12 @@ impl ReceiverActor {
         }
         let clock = self.clock.clone();
         let slept = async move { clock.sleep(wait).await };
-        self.timer = Some(ctx.spawn(slept.into_actor(self).map(|(), actor: &mut Self, ctx: &mut Context<Self>| {
-            actor.timer = None;
-            ctx.notify(Deliver);
-        })));
+        self.timer = Some(ctx.spawn(slept.into_actor(self).map(
+            |(), actor: &mut Self, ctx: &mut Context<Self>| {
+                actor.timer = None;
+                ctx.notify(Deliver);
+            },
+        )));
     }
 }
 
@@ -195,7 +202,10 @@ fn look(journal: &JournalHandle, receiver: &str, now: Timestamp) -> Result<Found
         let prior = reader.last_receipt(receiver, &row.key)?;
         due.push((row, prior));
     }
-    Ok(Found { due, next: reader.outbox_next(receiver, now)? })
+    Ok(Found {
+        due,
+        next: reader.outbox_next(receiver, now)?,
+    })
 }
 
 /// Carries one message: everything the actor needs outside of itself while it waits.
@@ -218,18 +228,29 @@ struct Answer {
 
 impl Courier {
     /// Delivers and writes the ledger. Returns when to try again.
-    async fn carry(&self, row: OutboxRow, prior: Option<String>) -> Result<Option<Timestamp>, RoundFailed> {
+    async fn carry(
+        &self,
+        row: OutboxRow,
+        prior: Option<String>,
+    ) -> Result<Option<Timestamp>, RoundFailed> {
         let answer = match serde_json::from_str::<Notification>(&row.payload) {
             Ok(notification) => deliver(&self.target, notification, prior).await,
             Err(error) => Answer {
-                attempt: Attempt::Failed { kind: FailureKind::Permanent, retry_after: None },
+                attempt: Attempt::Failed {
+                    kind: FailureKind::Permanent,
+                    retry_after: None,
+                },
                 text: format!("the stored message cannot be read: {error}"),
                 receipt: None,
             },
         };
         let now = self.clock.now();
         let mut delivery = Delivery {
-            state: if row.state == OutboxState::Failed { DeliveryState::Failed } else { DeliveryState::Queued },
+            state: if row.state == OutboxState::Failed {
+                DeliveryState::Failed
+            } else {
+                DeliveryState::Queued
+            },
             attempts: row.attempts,
             queued_at: row.created_at,
             next_attempt_at: row.next_attempt_at,
@@ -253,10 +274,15 @@ impl Courier {
             receiver: None,
         };
         let commit = match (verdict, &self.fallback) {
-            (Verdict::Dead, Some(fallback)) => self.hand_over(&row, update, fallback, &answer.text, now),
+            (Verdict::Dead, Some(fallback)) => {
+                self.hand_over(&row, update, fallback, &answer.text, now)
+            }
             _ => Commit::Outbox(update),
         };
-        let sent = self.journal.try_commit(commit).map_err(|e| RoundFailed::Ledger(e.to_string()))?;
+        let sent = self
+            .journal
+            .try_commit(commit)
+            .map_err(|e| RoundFailed::Ledger(e.to_string()))?;
         sent.await.map_err(|e| RoundFailed::Ledger(e.to_string()))?;
         if verdict == Verdict::Dead {
             self.bell.ring();
@@ -273,7 +299,11 @@ impl Courier {
             }
             Verdict::Park => self.troubles.raise(
                 &subject,
-                &format!("receiver {} is parked until its configuration changes: {}", self.name, bounded(answer)),
+                &format!(
+                    "receiver {} is parked until its configuration changes: {}",
+                    self.name,
+                    bounded(answer)
+                ),
             ),
             Verdict::Dead => {
                 tracing::error!(receiver = %self.name, answer = %bounded(answer), "notification given up");
@@ -282,12 +312,23 @@ impl Courier {
     }
 
     /// One transaction: this message is dead, the fallback gets it with the reason.
-    fn hand_over(&self, row: &OutboxRow, update: OutboxUpdate, fallback: &str, why: &str, now: Timestamp) -> Commit {
+    fn hand_over(
+        &self,
+        row: &OutboxRow,
+        update: OutboxUpdate,
+        fallback: &str,
+        why: &str,
+        now: Timestamp,
+    ) -> Commit {
         let mut payload = row.payload.clone();
         if let Ok(mut notification) = serde_json::from_str::<Notification>(&row.payload) {
             notification.receiver = fallback.to_owned();
-            notification.text =
-                format!("{} could not deliver this ({}).\n{}", self.name, bounded(why), notification.text);
+            notification.text = format!(
+                "{} could not deliver this ({}).\n{}",
+                self.name,
+                bounded(why),
+                notification.text
+            );
             payload = serde_json::to_string(&notification).unwrap_or(payload);
         }
         let taken_over = OutboxRow {
@@ -341,16 +382,26 @@ async fn deliver(target: &Target, notification: Notification, prior: Option<Stri
 }
 
 fn delivered(text: &str, receipt: Option<String>) -> Answer {
-    Answer { attempt: Attempt::Delivered, text: text.to_owned(), receipt }
+    Answer {
+        attempt: Attempt::Delivered,
+        text: text.to_owned(),
+        receipt,
+    }
 }
 
 fn failed(kind: FailureKind, retry_after: Option<Duration>, text: String) -> Answer {
-    Answer { attempt: Attempt::Failed { kind, retry_after }, text, receipt: None }
+    Answer {
+        attempt: Attempt::Failed { kind, retry_after },
+        text,
+        receipt: None,
+    }
 }
 
 fn failure_of(error: &CallError) -> (FailureKind, Option<Duration>) {
     match error {
-        CallError::Failed { kind, retry_after, .. } => {
+        CallError::Failed {
+            kind, retry_after, ..
+        } => {
             let kind = match kind {
                 Some(observation::FailureKind::Permanent) => FailureKind::Permanent,
                 Some(observation::FailureKind::Misconfigured) => FailureKind::Misconfigured,
@@ -359,7 +410,9 @@ fn failure_of(error: &CallError) -> (FailureKind, Option<Duration>) {
             (kind, *retry_after)
         }
         CallError::Crashed { .. } => (FailureKind::Crashed, None),
-        CallError::Parked { .. } | CallError::Incompatible { .. } => (FailureKind::Misconfigured, None),
+        CallError::Parked { .. } | CallError::Incompatible { .. } => {
+            (FailureKind::Misconfigured, None)
+        }
         CallError::NotReady { retry_in, .. } | CallError::Quarantined { retry_in, .. } => {
             (FailureKind::Transient, *retry_in)
         }
@@ -368,7 +421,10 @@ fn failure_of(error: &CallError) -> (FailureKind, Option<Duration>) {
 }
 
 fn bounded(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\n').take(ANSWER_LEN_MAX).collect()
+    text.chars()
+        .filter(|c| !c.is_control() || *c == '\n')
+        .take(ANSWER_LEN_MAX)
+        .collect()
 }
 
 impl Actor for ReceiverActor {
@@ -422,7 +478,11 @@ impl Handler<Deliver> for ReceiverActor {
 impl Handler<DeliverUnrecorded> for ReceiverActor {
     type Result = ();
 
-    fn handle(&mut self, DeliverUnrecorded(notification): DeliverUnrecorded, ctx: &mut Self::Context) {
+    fn handle(
+        &mut self,
+        DeliverUnrecorded(notification): DeliverUnrecorded,
+        ctx: &mut Self::Context,
+    ) {
         let target = self.target.clone();
         let sent = async move {
             deliver(&target, *notification, None).await;

@@ -98,11 +98,22 @@ struct Resolution {
 
 impl Registry {
     pub fn new(corridor: Corridor, this: Slot<Registry>, guard: Guard) -> Registry {
-        Registry { corridor, this, live: HashMap::new(), by_key: HashMap::new(), lives: 0, _guard: guard }
+        Registry {
+            corridor,
+            this,
+            live: HashMap::new(),
+            by_key: HashMap::new(),
+            lives: 0,
+            _guard: guard,
+        }
     }
 
     /// Hands the page out, one message per workflow in the page's order.
-    fn deliver(&mut self, page: Vec<Routed>, mut resolution: Resolution) -> (Acks, Vec<(WorkflowId, Vec<Observe>)>) {
+    fn deliver(
+        &mut self,
+        page: Vec<Routed>,
+        mut resolution: Resolution,
+    ) -> (Acks, Vec<(WorkflowId, Vec<Observe>)>) {
         let mut acks = Vec::with_capacity(page.len());
         let mut batches: Vec<(WorkflowId, Vec<Observe>)> = Vec::new();
         let mut place: HashMap<WorkflowId, usize> = HashMap::new();
@@ -112,7 +123,10 @@ impl Registry {
                 None => (self.workflow_id(&routed.workflow, &resolution), None),
             };
             if !self.live.contains_key(&id) {
-                let stored = resolution.stored.remove(&id).unwrap_or_else(|| fresh(id, &routed.workflow));
+                let stored = resolution
+                    .stored
+                    .remove(&id)
+                    .unwrap_or_else(|| fresh(id, &routed.workflow));
                 self.spawn(id, stored);
             }
             let (ack, acked) = oneshot::channel();
@@ -121,7 +135,12 @@ impl Registry {
                 batches.push((id, Vec::new()));
                 batches.len() - 1
             });
-            batches[at].1.push(Observe { key: routed.key, seen: routed.seen, known, ack });
+            batches[at].1.push(Observe {
+                key: routed.key,
+                seen: routed.seen,
+                known,
+                ack,
+            });
         }
         (acks, batches)
     }
@@ -149,7 +168,15 @@ impl Registry {
             corridor.clock,
             corridor.passivate_after,
         );
-        self.live.insert(id, Entry { addr: actor.start(), key, life: self.lives, sent: 0 });
+        self.live.insert(
+            id,
+            Entry {
+                addr: actor.start(),
+                key,
+                life: self.lives,
+                sent: 0,
+            },
+        );
     }
 
     fn let_go(&mut self, id: WorkflowId, life: u64) -> Option<Addr<WorkflowActor>> {
@@ -174,7 +201,10 @@ fn resolve(
     for routed in page {
         if let Some(stored) = reader.execution_by_key(&routed.key)? {
             let id = stored.workflow.id;
-            resolution.runs.insert(routed.key.clone(), (id, Box::new(machine_execution(stored))));
+            resolution.runs.insert(
+                routed.key.clone(),
+                (id, Box::new(machine_execution(stored))),
+            );
             wanted.insert(id);
         } else if !known_keys.contains(&routed.workflow)
             && !resolution.ids.contains_key(&routed.workflow)
@@ -193,9 +223,17 @@ fn resolve(
                 let page = reader.open_of_workflow(*id, after)?;
                 let Some(last) = page.last() else { break };
                 after = last.record.seq;
-                page.into_iter().for_each(|stored| machine.adopt(machine_execution(stored)));
+                page.into_iter()
+                    .for_each(|stored| machine.adopt(machine_execution(stored)));
             }
-            resolution.stored.insert(*id, Stored { machine, name: row.name, version: row.version });
+            resolution.stored.insert(
+                *id,
+                Stored {
+                    machine,
+                    name: row.name,
+                    version: row.version,
+                },
+            );
         }
     }
     Ok(resolution)
@@ -209,7 +247,11 @@ fn machine_execution(stored: StoredExecution) -> Execution {
         position: stored.progress.position,
         fractions: Vec::new(),
     };
-    Execution { record: stored.record, steps: stored.steps, live }
+    Execution {
+        record: stored.record,
+        steps: stored.steps,
+        live,
+    }
 }
 
 impl Actor for Registry {
@@ -238,7 +280,11 @@ impl Handler<Route> for Registry {
         let live: HashSet<WorkflowId> = self.live.keys().copied().collect();
         let known_keys: HashSet<String> = page
             .iter()
-            .filter(|r| self.by_key.get(&r.workflow).is_some_and(|id| live.contains(id)))
+            .filter(|r| {
+                self.by_key
+                    .get(&r.workflow)
+                    .is_some_and(|id| live.contains(id))
+            })
             .map(|r| r.workflow.clone())
             .collect();
         let looked_up = async move {
@@ -253,26 +299,28 @@ impl Handler<Route> for Registry {
                 Err(_) => Err(NotRecorded("the lookup was cut off".into())),
             }
         };
-        AtomicResponse::new(Box::pin(looked_up.into_actor(self).then(|found, registry, _| {
-            let delivery = found.map(|(page, resolution)| {
-                let (acks, batches) = registry.deliver(page, resolution);
-                let mut sends = Vec::new();
-                for (id, batch) in batches {
-                    if let Some(entry) = registry.live.get_mut(&id) {
-                        entry.sent += 1;
-                        sends.push(entry.addr.send(ObserveAll(batch)));
+        AtomicResponse::new(Box::pin(looked_up.into_actor(self).then(
+            |found, registry, _| {
+                let delivery = found.map(|(page, resolution)| {
+                    let (acks, batches) = registry.deliver(page, resolution);
+                    let mut sends = Vec::new();
+                    for (id, batch) in batches {
+                        if let Some(entry) = registry.live.get_mut(&id) {
+                            entry.sent += 1;
+                            sends.push(entry.addr.send(ObserveAll(batch)));
+                        }
                     }
+                    (acks, sends)
+                });
+                async move {
+                    let (acks, sends) = delivery?;
+                    // An actor that died meanwhile drops its acks: the source hears it there.
+                    futures::future::join_all(sends).await;
+                    Ok(acks)
                 }
-                (acks, sends)
-            });
-            async move {
-                let (acks, sends) = delivery?;
-                // An actor that died meanwhile drops its acks: the source hears it there.
-                futures::future::join_all(sends).await;
-                Ok(acks)
-            }
-            .into_actor(registry)
-        })))
+                .into_actor(registry)
+            },
+        )))
     }
 }
 
@@ -280,7 +328,10 @@ impl Handler<Passivate> for Registry {
     type Result = ();
 
     fn handle(&mut self, ask: Passivate, _: &mut Self::Context) {
-        let quiet = self.live.get(&ask.id).is_some_and(|e| e.life == ask.life && e.sent == ask.handled);
+        let quiet = self
+            .live
+            .get(&ask.id)
+            .is_some_and(|e| e.life == ask.life && e.sent == ask.handled);
         // Nothing is on its way: only this registry sends, and everything it sent was handled.
         if quiet && let Some(addr) = self.let_go(ask.id, ask.life) {
             addr.do_send(Stop);

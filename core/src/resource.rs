@@ -85,12 +85,22 @@ impl ResourceSampler {
         for (series, value) in sample.series() {
             self.rollup.add(&series, now.as_millisecond(), value);
         }
-        let rows: Vec<SampleRow> = self.rollup.flush(now.as_millisecond()).iter().map(sample_row).collect();
+        let rows: Vec<SampleRow> = self
+            .rollup
+            .flush(now.as_millisecond())
+            .iter()
+            .map(sample_row)
+            .collect();
         if !rows.is_empty() {
             // Measurements are droppable: a busy journal loses a minute of them, nothing else.
             drop(self.journal.try_commit(Commit::Samples(rows)));
         }
-        if !events.is_empty() && self.journal.try_commit(Commit::system(events, now)).is_err() {
+        if !events.is_empty()
+            && self
+                .journal
+                .try_commit(Commit::system(events, now))
+                .is_err()
+        {
             // Crossings are told again by the next sample.
             self.thresholds.clear();
         }
@@ -101,22 +111,48 @@ impl ResourceSampler {
     fn judge(&mut self, sample: &ResourceSample) -> Vec<SystemEvent> {
         let resources = &self.settings.resources;
         let mut watched = Vec::new();
-        watched.extend(sample.memory.map(|m| ("memory".to_owned(), m.percent, resources.memory_percent)));
-        watched.extend(sample.cpu_percent.map(|v| ("cpu".to_owned(), v, resources.cpu_percent)));
+        watched.extend(
+            sample
+                .memory
+                .map(|m| ("memory".to_owned(), m.percent, resources.memory_percent)),
+        );
+        watched.extend(
+            sample
+                .cpu_percent
+                .map(|v| ("cpu".to_owned(), v, resources.cpu_percent)),
+        );
         for disk in &sample.disks {
-            watched.push((format!("disk {}", disk.mount), disk.usage.percent, resources.disk_percent));
+            watched.push((
+                format!("disk {}", disk.mount),
+                disk.usage.percent,
+                resources.disk_percent,
+            ));
         }
         let mut events = Vec::new();
         for (resource, value, limit) in watched {
-            let known = self.thresholds.get(&resource).is_some_and(|t| t.limit() == limit);
+            let known = self
+                .thresholds
+                .get(&resource)
+                .is_some_and(|t| t.limit() == limit);
             if !known {
                 let fresh = Threshold::new(limit, CLEAR_MARGIN, GOOD_NEEDED);
                 self.thresholds.insert(resource.clone(), fresh);
             }
-            let crossed = self.thresholds.get_mut(&resource).and_then(|t| t.observe(value));
+            let crossed = self
+                .thresholds
+                .get_mut(&resource)
+                .and_then(|t| t.observe(value));
             events.extend(crossed.map(|crossed| match crossed {
-                Crossed::Over => SystemEvent::ResourceOver { resource, value, limit },
-                Crossed::Recovered => SystemEvent::ResourceRecovered { resource, value, limit },
+                Crossed::Over => SystemEvent::ResourceOver {
+                    resource,
+                    value,
+                    limit,
+                },
+                Crossed::Recovered => SystemEvent::ResourceRecovered {
+                    resource,
+                    value,
+                    limit,
+                },
             }));
         }
         events
@@ -125,7 +161,11 @@ impl ResourceSampler {
     /// A nearly full disk under the store is weir's own trouble, before it is an error.
     fn guard_disk(&self, sample: &ResourceSample) {
         let holds = |mount: &str| self.settings.data_dir.starts_with(mount);
-        let under = sample.disks.iter().filter(|d| holds(&d.mount)).max_by_key(|d| d.mount.len());
+        let under = sample
+            .disks
+            .iter()
+            .filter(|d| holds(&d.mount))
+            .max_by_key(|d| d.mount.len());
         let Some(disk) = under else { return };
         let free = disk.usage.total_bytes.saturating_sub(disk.usage.used_bytes);
         if free < DISK_NEEDED {
@@ -174,7 +214,9 @@ impl Handler<TakeSample> for ResourceSampler {
             return;
         }
         let sampler = self.sampler.take();
-        let options = SamplerOptions { processes: self.settings.resources.processes.clone() };
+        let options = SamplerOptions {
+            processes: self.settings.resources.processes.clone(),
+        };
         let measured = async move {
             tokio::task::spawn_blocking(move || {
                 let mut sampler = sampler.unwrap_or_else(|| Sampler::new(options));
@@ -184,13 +226,17 @@ impl Handler<TakeSample> for ResourceSampler {
             .await
             .ok()
         };
-        ctx.spawn(measured.into_actor(self).map(|measured, actor: &mut Self, _| {
-            actor.busy = false;
-            if let Some((sampler, sample)) = measured {
-                actor.sampler = Some(sampler);
-                actor.take(sample);
-            }
-        }));
+        ctx.spawn(
+            measured
+                .into_actor(self)
+                .map(|measured, actor: &mut Self, _| {
+                    actor.busy = false;
+                    if let Some((sampler, sample)) = measured {
+                        actor.sampler = Some(sampler);
+                        actor.take(sample);
+                    }
+                }),
+        );
     }
 }
 

@@ -6,7 +6,9 @@ use crate::journal::{Commit, JournalHandle, SourceCommit, SourceRow};
 use crate::registry::{Registry, Route, Routed};
 use crate::supervise::{Guard, Panic, Slot};
 use crate::workflow::{NotRecorded, Seen};
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture,
+};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -67,7 +69,6 @@ pub type SharedHealth = Arc<RwLock<SourceHealth>>;
 #[rtype(result = "()")]
 pub struct PollSource;
 
-
 /// Stop after the poll that is going on.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -103,7 +104,10 @@ enum Polled {
 }
 
 impl SourceActor {
-    #[expect(clippy::too_many_arguments, reason = "an actor is born with everything it will ever need")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an actor is born with everything it will ever need"
+    )]
     pub(crate) fn new(
         options: SourceOptions,
         state: SourceState,
@@ -114,7 +118,8 @@ impl SourceActor {
         health: SharedHealth,
         guard: Guard,
     ) -> SourceActor {
-        let lost_after = SignedDuration::try_from(options.lost_after).unwrap_or(SignedDuration::MAX);
+        let lost_after =
+            SignedDuration::try_from(options.lost_after).unwrap_or(SignedDuration::MAX);
         let rounds = Rounds::new(lost_after, state.unseen_counts, state.open.iter().cloned());
         let first_round = state.row.first_contact_at.is_none();
         let blind_until = state.row.first_contact_at.is_some().then(|| clock.now());
@@ -192,11 +197,20 @@ impl SourceActor {
                 if self.is_forgotten(&job) {
                     return None;
                 }
-                let late = self.blind_until.zip(job.finished).is_some_and(|(until, end)| end < until);
-                let contact = Contact { first: self.first_round, late: late && !self.first_round };
+                let late = self
+                    .blind_until
+                    .zip(job.finished)
+                    .is_some_and(|(until, end)| end < until);
+                let contact = Contact {
+                    first: self.first_round,
+                    late: late && !self.first_round,
+                };
                 Some(Routed {
                     key: key(&job.id, &job.run),
-                    workflow: job.workflow.clone().unwrap_or_else(|| self.options.name.clone()),
+                    workflow: job
+                        .workflow
+                        .clone()
+                        .unwrap_or_else(|| self.options.name.clone()),
                     seen: Seen::Job(job, contact),
                 })
             }
@@ -212,9 +226,15 @@ impl SourceActor {
 
     /// Nothing rises from the dead: what retention deleted is not recorded anew.
     fn is_forgotten(&self, job: &weir_model::observation::Job) -> bool {
-        let watermark = self.state.row.forgotten_before.max(self.options.forgotten_before);
+        let watermark = self
+            .state
+            .row
+            .forgotten_before
+            .max(self.options.forgotten_before);
         let last = job.finished.or(job.started).or(job.created);
-        watermark.zip(last).is_some_and(|(watermark, last)| last < watermark)
+        watermark
+            .zip(last)
+            .is_some_and(|(watermark, last)| last < watermark)
     }
 
     /// Every observation is durable: judge the round and store the cursor with what follows.
@@ -231,7 +251,11 @@ impl SourceActor {
             }));
         }
         let end = self.rounds.end_round(page.coverage, now);
-        let lost: Vec<Routed> = end.lost.iter().map(|l| self.lost(&l.job, &l.reason)).collect();
+        let lost: Vec<Routed> = end
+            .lost
+            .iter()
+            .map(|l| self.lost(&l.job, &l.reason))
+            .collect();
         let registry = self.registry.clone();
         let delivered = async move { deliver(&registry, lost).await };
         Box::pin(delivered.into_actor(self).then(move |result, actor, _| {
@@ -298,7 +322,10 @@ impl SourceActor {
     }
 
     /// One transaction: the source's row with its cursor, and the events about it.
-    fn store(&self, events: Vec<SourceEvent>) -> impl Future<Output = Result<(), NotRecorded>> + use<> {
+    fn store(
+        &self,
+        events: Vec<SourceEvent>,
+    ) -> impl Future<Output = Result<(), NotRecorded>> + use<> {
         let commit = Commit::Source(SourceCommit {
             row: self.state.row.clone(),
             cursor: self.state.cursor.clone(),
@@ -309,7 +336,10 @@ impl SourceActor {
         let sent = self.journal.try_commit(commit);
         async move {
             let committed = sent.map_err(|e| NotRecorded(e.to_string()))?;
-            committed.await.map(|_| ()).map_err(|e| NotRecorded(e.to_string()))
+            committed
+                .await
+                .map(|_| ())
+                .map_err(|e| NotRecorded(e.to_string()))
         }
     }
 
@@ -341,9 +371,14 @@ impl SourceActor {
             }
             Polled::Failed(failed) => self.failed(failed, now, ctx),
         };
-        let (open, stale, suspect) =
-            (self.rounds.open_count(), self.state.row.stale_since, self.state.row.suspect);
-        let next = now.checked_add(SignedDuration::try_from(wait).unwrap_or_default()).ok();
+        let (open, stale, suspect) = (
+            self.rounds.open_count(),
+            self.state.row.stale_since,
+            self.state.row.suspect,
+        );
+        let next = now
+            .checked_add(SignedDuration::try_from(wait).unwrap_or_default())
+            .ok();
         self.health(|h| {
             h.open_jobs = open;
             h.stale_since = stale;
@@ -365,11 +400,19 @@ impl SourceActor {
             h.last_error = Some(message);
         });
         if self.failures >= FAILURES_TO_STALE && self.state.row.stale_since.is_none() {
-            let since = self.health.read().unwrap_or_else(PoisonError::into_inner).last_ok_at.or(self.state.row.contact_at).unwrap_or(now);
+            let since = self
+                .health
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .last_ok_at
+                .or(self.state.row.contact_at)
+                .unwrap_or(now);
             self.state.row.stale_since = Some(since);
             self.state.row.stale_error = Some(failed.message.clone());
             tracing::warn!(source = %self.options.name, error = %failed.message, "lost contact; statuses stay as they are");
-            let stored = self.store(vec![SourceEvent::Stale { error: failed.message.clone() }]);
+            let stored = self.store(vec![SourceEvent::Stale {
+                error: failed.message.clone(),
+            }]);
             ctx.spawn(stored.into_actor(self).map(|result, actor: &mut Self, _| {
                 if result.is_err() {
                     // Said again with the next failed poll.
@@ -382,10 +425,18 @@ impl SourceActor {
 
     /// Exponential from the poll interval, capped, with full jitter over its upper half; never before the far side allows.
     fn backoff(&self, failed: &PollFailed) -> Duration {
-        let doubled = self.options.poll_interval.saturating_mul(1 << (self.failures.min(10)).saturating_sub(1));
+        let doubled = self
+            .options
+            .poll_interval
+            .saturating_mul(1 << (self.failures.min(10)).saturating_sub(1));
         let cap = doubled.min(BACKOFF_MAX.max(self.options.poll_interval));
         let jittered = cap.mul_f64(0.5 + 0.5 * rand::random::<f64>());
-        jittered.max(failed.retry_after.unwrap_or_default().min(Duration::from_secs(3600)))
+        jittered.max(
+            failed
+                .retry_after
+                .unwrap_or_default()
+                .min(Duration::from_secs(3600)),
+        )
     }
 
     fn schedule(&mut self, wait: Duration, ctx: &mut Context<Self>) {
@@ -394,10 +445,12 @@ impl SourceActor {
         }
         let clock = self.clock.clone();
         let due = async move { clock.sleep(wait).await };
-        let timer = ctx.spawn(due.into_actor(self).map(|(), actor: &mut Self, ctx: &mut Context<Self>| {
-            actor.timer = None;
-            ctx.notify(PollSource);
-        }));
+        let timer = ctx.spawn(due.into_actor(self).map(
+            |(), actor: &mut Self, ctx: &mut Context<Self>| {
+                actor.timer = None;
+                ctx.notify(PollSource);
+            },
+        ));
         self.timer = Some(timer);
     }
 }
@@ -409,7 +462,8 @@ async fn deliver(registry: &Slot<Registry>, mut routed: Vec<Routed>) -> Result<(
         let down = || NotRecorded("the registry is down".into());
         let acks = registry.ask(Route(routed)).await.ok_or_else(down)??;
         for ack in acks {
-            ack.await.map_err(|_| NotRecorded("its workflow actor ended".into()))??;
+            ack.await
+                .map_err(|_| NotRecorded("its workflow actor ended".into()))??;
         }
         routed = rest;
     }

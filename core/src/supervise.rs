@@ -23,7 +23,10 @@ pub struct Slot<A: Actor> {
 
 impl<A: Actor> Clone for Slot<A> {
     fn clone(&self) -> Slot<A> {
-        Slot { addr: self.addr.clone(), counters: self.counters.clone() }
+        Slot {
+            addr: self.addr.clone(),
+            counters: self.counters.clone(),
+        }
     }
 }
 
@@ -55,7 +58,10 @@ impl<A: Actor<Context = Context<A>>> Slot<A> {
             panics: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         };
-        Slot { addr: Arc::default(), counters: Arc::new(counters) }
+        Slot {
+            addr: Arc::default(),
+            counters: Arc::new(counters),
+        }
     }
 
     /// For data: respects the mailbox's bound. Policy when full: refused, counted, the sender decides.
@@ -119,7 +125,9 @@ struct Down {
 impl Drop for Guard {
     fn drop(&mut self) {
         // The supervisor may have stopped already.
-        let _ = self.down.send(Down { panicked: std::thread::panicking() });
+        let _ = self.down.send(Down {
+            panicked: std::thread::panicking(),
+        });
     }
 }
 

@@ -19,7 +19,11 @@ pub struct Troubles {
 
 impl Troubles {
     pub(crate) fn new(journal: JournalHandle, clock: Clock) -> Troubles {
-        Troubles { journal, clock, active: Arc::default() }
+        Troubles {
+            journal,
+            clock,
+            active: Arc::default(),
+        }
     }
 
     /// `subject` identifies the trouble (`receiver:phone`); the same one with the same message is said once.
@@ -31,15 +35,27 @@ impl Troubles {
         active.insert(subject.to_owned(), message.to_owned());
         drop(active);
         tracing::error!(%subject, %message, "weir needs an operator");
-        let event = SystemEvent::Trouble { subject: subject.to_owned(), message: message.to_owned() };
+        let event = SystemEvent::Trouble {
+            subject: subject.to_owned(),
+            message: message.to_owned(),
+        };
         self.record(event, Some(subject));
     }
 
     pub(crate) fn clear(&self, subject: &str) {
-        let removed = self.active.lock().unwrap_or_else(PoisonError::into_inner).remove(subject);
+        let removed = self
+            .active
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(subject);
         if removed.is_some() {
             tracing::info!(%subject, "trouble is over");
-            self.record(SystemEvent::TroubleCleared { subject: subject.to_owned() }, None);
+            self.record(
+                SystemEvent::TroubleCleared {
+                    subject: subject.to_owned(),
+                },
+                None,
+            );
         }
     }
 
@@ -55,7 +71,10 @@ impl Troubles {
             && let Some(subject) = raised
         {
             // Said again when it happens again: the journal may be open by then.
-            self.active.lock().unwrap_or_else(PoisonError::into_inner).remove(subject);
+            self.active
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(subject);
         }
     }
 }

@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 use weir_model::event::ExecutionEvent;
 use weir_model::id::{ExecutionSeq, RunKey, WorkflowId};
 use weir_model::observation::{Job, JobProgress};
-use weir_model::workflow::{Contact, Events, Execution, ExecutionRecord, NewExecution, Step, Workflow};
+use weir_model::workflow::{
+    Contact, Events, Execution, ExecutionRecord, NewExecution, Step, Workflow,
+};
 
 /// Messages a workflow actor may have waiting; the registry, its only sender, waits for room.
 pub const MAILBOX: usize = 64;
@@ -95,7 +97,10 @@ pub struct WorkflowActor {
 }
 
 impl WorkflowActor {
-    #[expect(clippy::too_many_arguments, reason = "an actor is born with everything it will ever need")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an actor is born with everything it will ever need"
+    )]
     pub fn new(
         stored: Stored,
         life: u64,
@@ -123,7 +128,12 @@ impl WorkflowActor {
     }
 
     fn observe(&mut self, observe: Observe, ctx: &mut Context<WorkflowActor>) {
-        let Observe { key, seen, known, ack } = observe;
+        let Observe {
+            key,
+            seen,
+            known,
+            ack,
+        } = observe;
         if let Some(known) = known
             && self.machine.find(&key).is_none()
         {
@@ -187,7 +197,13 @@ impl WorkflowActor {
     ///
     /// The next observation may be taken before that: a later append names the version after this one, so that a
     /// rejected append takes its successors with it, and this actor is thrown away and rebuilt from the store.
-    fn record(&mut self, events: Events, now: Timestamp, ack: Ack, ctx: &mut Context<WorkflowActor>) {
+    fn record(
+        &mut self,
+        events: Events,
+        now: Timestamp,
+        ack: Ack,
+        ctx: &mut Context<WorkflowActor>,
+    ) {
         for (seq, event) in &events {
             self.machine.apply(*seq, event, now);
         }
@@ -207,7 +223,10 @@ impl WorkflowActor {
         };
         self.in_flight += 1;
         let waiting = async move {
-            let result = committed.await.map(|_| ()).map_err(|e| NotRecorded(e.to_string()));
+            let result = committed
+                .await
+                .map(|_| ())
+                .map_err(|e| NotRecorded(e.to_string()));
             let failed = result.is_err();
             let _ = ack.send(result);
             failed
@@ -227,10 +246,16 @@ impl WorkflowActor {
         let mut executions: HashMap<ExecutionSeq, ExecutionRecord> = HashMap::new();
         let mut steps: Vec<(ExecutionSeq, u32, Step)> = Vec::new();
         for (seq, event) in &events {
-            let Some(execution) = self.machine.execution(*seq) else { continue };
-            executions.entry(*seq).or_insert_with(|| execution.record.clone());
+            let Some(execution) = self.machine.execution(*seq) else {
+                continue;
+            };
+            executions
+                .entry(*seq)
+                .or_insert_with(|| execution.record.clone());
             for index in touched_steps(event, execution.steps.len()) {
-                let step = usize::try_from(index).ok().and_then(|i| execution.steps.get(i));
+                let step = usize::try_from(index)
+                    .ok()
+                    .and_then(|i| execution.steps.get(i));
                 if let Some(step) = step
                     && !steps.iter().any(|(s, i, _)| s == seq && *i == index)
                 {
@@ -259,9 +284,7 @@ impl WorkflowActor {
         let rows: Vec<ProgressRow> = self
             .unsaved_progress
             .drain()
-            .filter_map(|seq| {
-                Some(progress_row(self.machine.execution(seq)?))
-            })
+            .filter_map(|seq| Some(progress_row(self.machine.execution(seq)?)))
             .collect();
         if !rows.is_empty() {
             // Progress is droppable: when the journal is busy the next checkpoint carries it.
@@ -284,7 +307,9 @@ fn progress_row(execution: &Execution) -> ProgressRow {
 fn touched_steps(event: &ExecutionEvent, count: usize) -> Vec<u32> {
     let count = u32::try_from(count).unwrap_or(u32::MAX);
     match event {
-        ExecutionEvent::StepStarted { step, .. } | ExecutionEvent::StepFinished { step, .. } => vec![*step],
+        ExecutionEvent::StepStarted { step, .. } | ExecutionEvent::StepFinished { step, .. } => {
+            vec![*step]
+        }
         ExecutionEvent::Declared { steps } => {
             let fresh = u32::try_from(steps.len()).unwrap_or(u32::MAX);
             (count.saturating_sub(fresh)..count).collect()
@@ -344,7 +369,11 @@ impl Handler<ConsiderPassivation> for WorkflowActor {
 
     fn handle(&mut self, _: ConsiderPassivation, ctx: &mut Self::Context) {
         if self.in_flight == 0 && self.machine.executions().next().is_none() {
-            self.registry.signal(Passivate { id: self.machine.id, life: self.life, handled: self.handled });
+            self.registry.signal(Passivate {
+                id: self.machine.id,
+                life: self.life,
+                handled: self.handled,
+            });
         }
         ctx.notify_later(ConsiderPassivation, self.passivate_after);
     }
@@ -369,5 +398,9 @@ impl Handler<crate::supervise::Panic> for WorkflowActor {
 
 /// The identity of a workflow and where its actor's state comes from.
 pub fn fresh(id: WorkflowId, key: &str) -> Stored {
-    Stored { machine: Workflow::new(id, key.to_owned()), name: key.to_owned(), version: 0 }
+    Stored {
+        machine: Workflow::new(id, key.to_owned()),
+        name: key.to_owned(),
+        version: 0,
+    }
 }

@@ -9,7 +9,9 @@ use weir_core::model::alert::mute::MuteScope;
 use weir_core::model::alert::rule::{Rule, When};
 use weir_core::model::event::Event;
 use weir_core::model::id::Seq;
-use weir_core::model::observation::{Coverage, Job, JobRef, JobState, JobStep, Observation, Page, StepState};
+use weir_core::model::observation::{
+    Coverage, Job, JobRef, JobState, JobStep, Observation, Page, StepState,
+};
 use weir_core::model::status::Status;
 use weir_core::monitor::MuteRequest;
 use weir_core::{Config, Monitor, MonitorHandle};
@@ -63,11 +65,18 @@ impl JobSource for Bench {
     fn poll(&self, _: Option<String>, _: Vec<JobRef>) -> BoxFuture<'_, Result<Page, PollFailed>> {
         let jobs = self.jobs.lock().unwrap().clone();
         let broken = self.broken.lock().unwrap().clone();
-        let observations = jobs.into_iter().map(|job| Observation::Job(Box::new(job))).collect();
+        let observations = jobs
+            .into_iter()
+            .map(|job| Observation::Job(Box::new(job)))
+            .collect();
         Box::pin(async {
             match broken {
                 Some(error) => Err(PollFailed::transient(error)),
-                None => Ok(Page { observations, cursor: None, coverage: Coverage::Complete }),
+                None => Ok(Page {
+                    observations,
+                    cursor: None,
+                    coverage: Coverage::Complete,
+                }),
             }
         })
     }
@@ -76,32 +85,56 @@ impl JobSource for Bench {
 const POLL: Duration = Duration::from_millis(20);
 
 fn config(bench: &Arc<Bench>) -> Config {
-    let mut config = Config::temporary().unwrap().source("bench", POLL, bench.clone());
+    let mut config = Config::temporary()
+        .unwrap()
+        .source("bench", POLL, bench.clone());
     config.settings.alerts.rules = vec![
         Rule::new("failed", When::ExecutionFailed),
-        Rule::new("unreachable", When::SourceUnreachable { after: Duration::ZERO }),
+        Rule::new(
+            "unreachable",
+            When::SourceUnreachable {
+                after: Duration::ZERO,
+            },
+        ),
     ];
     config
 }
 
 pub(crate) fn all(monitor: &MonitorHandle) -> Vec<StoredExecution> {
     let reader = monitor.journal().reader().unwrap();
-    reader.executions(&ExecutionFilter { limit: 100, ..ExecutionFilter::default() }).unwrap()
+    reader
+        .executions(&ExecutionFilter {
+            limit: 100,
+            ..ExecutionFilter::default()
+        })
+        .unwrap()
 }
 
 /// Waits until what is committed satisfies the condition; the journal wakes it, and polls that change nothing do not.
-pub(crate) async fn until(monitor: &MonitorHandle, what: &str, met: impl Fn(&MonitorHandle) -> bool) {
+pub(crate) async fn until(
+    monitor: &MonitorHandle,
+    what: &str,
+    met: impl Fn(&MonitorHandle) -> bool,
+) {
     let waiting = async {
         while !met(monitor) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let in_time = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-    assert!(in_time.is_ok(), "never: {what}; status: {:?}", monitor.status());
+    assert!(
+        in_time.is_ok(),
+        "never: {what}; status: {:?}",
+        monitor.status()
+    );
 }
 
 fn status_is(id: &'static str, status: Status) -> impl Fn(&MonitorHandle) -> bool {
-    move |m| all(m).iter().any(|e| e.record.key.external_id == id && e.record.status == status)
+    move |m| {
+        all(m)
+            .iter()
+            .any(|e| e.record.key.external_id == id && e.record.status == status)
+    }
 }
 
 #[tokio::test]
@@ -114,7 +147,15 @@ async fn a_panic_in_any_actor_loses_nothing_and_stops_nothing_else() {
     let monitor = Monitor::start(with_sampler).await.unwrap();
     until(&monitor, "first contact", status_is("a", Status::Running)).await;
     let mut notices = monitor.notifications();
-    let actors = ["workflow:render", "registry", "metrics", "alerts", "source:bench", "receiver:log", "sampler"];
+    let actors = [
+        "workflow:render",
+        "registry",
+        "metrics",
+        "alerts",
+        "source:bench",
+        "receiver:log",
+        "sampler",
+    ];
     for (round, actor) in actors.into_iter().enumerate() {
         assert!(monitor.panic_actor(actor).await, "there is no {actor}");
         let id: &'static str = Box::leak(format!("job-{round}").into_boxed_str());
@@ -129,12 +170,22 @@ async fn a_panic_in_any_actor_loses_nothing_and_stops_nothing_else() {
     failed.state = JobState::Failed;
     failed.error = Some("out of memory".into());
     bench.put(failed);
-    let notice = tokio::time::timeout(Duration::from_secs(30), notices.recv()).await.unwrap().unwrap();
+    let notice = tokio::time::timeout(Duration::from_secs(30), notices.recv())
+        .await
+        .unwrap()
+        .unwrap();
     assert!(notice.text.contains("out of memory"), "{}", notice.text);
     monitor.settled().await;
-    assert_eq!(monitor.metrics().overall().count(Status::Completed), actors.len() as u64);
+    assert_eq!(
+        monitor.metrics().overall().count(Status::Completed),
+        actors.len() as u64
+    );
     let panics: u64 = monitor.status().actors.iter().map(|a| a.panics).sum();
-    assert_eq!(panics, actors.len() as u64 - 1, "workflow actors are counted by their registry");
+    assert_eq!(
+        panics,
+        actors.len() as u64 - 1,
+        "workflow actors are counted by their registry"
+    );
     monitor.shutdown().await;
 }
 
@@ -146,7 +197,10 @@ async fn lost_contact_changes_no_status_and_one_alert_tells_it() {
     until(&monitor, "running", status_is("a", Status::Running)).await;
     let mut notices = monitor.notifications();
     bench.break_off(Some("connection refused"));
-    let notice = tokio::time::timeout(Duration::from_secs(30), notices.recv()).await.unwrap().unwrap();
+    let notice = tokio::time::timeout(Duration::from_secs(30), notices.recv())
+        .await
+        .unwrap()
+        .unwrap();
     assert!(notice.title.contains("bench"), "{}", notice.title);
     monitor.clock().advance(Duration::from_secs(600));
     let shown = all(&monitor).remove(0);
@@ -154,7 +208,10 @@ async fn lost_contact_changes_no_status_and_one_alert_tells_it() {
     assert!(shown.stale_since.is_some());
     bench.break_off(None);
     monitor.clock().advance(Duration::from_secs(120));
-    until(&monitor, "contact again", |m| m.sources()[0].health.stale_since.is_none()).await;
+    until(&monitor, "contact again", |m| {
+        m.sources()[0].health.stale_since.is_none()
+    })
+    .await;
     assert_eq!(all(&monitor).remove(0).record.status, Status::Running);
     monitor.shutdown().await;
 }
@@ -171,7 +228,11 @@ async fn a_job_that_vanished_is_lost_and_found_again() {
         move |m| m.sources()[0].health.polls > polls + 2
     })
     .await;
-    assert_eq!(all(&monitor)[0].record.status, Status::Running, "not before a minute has passed");
+    assert_eq!(
+        all(&monitor)[0].record.status,
+        Status::Running,
+        "not before a minute has passed"
+    );
     monitor.clock().advance(Duration::from_secs(61));
     until(&monitor, "lost", status_is("a", Status::Lost)).await;
     bench.set("a", JobState::Completed);
@@ -192,7 +253,10 @@ async fn everything_acknowledged_is_there_after_a_restart_and_nothing_happens_tw
     bench.set("a", JobState::Running);
     let monitor = start().await.unwrap();
     until(&monitor, "running", status_is("a", Status::Running)).await;
-    let imported = all(&monitor).into_iter().find(|e| e.record.key.external_id == "old").unwrap();
+    let imported = all(&monitor)
+        .into_iter()
+        .find(|e| e.record.key.external_id == "old")
+        .unwrap();
     assert!(imported.record.imported);
     let head = monitor.journal().head();
     monitor.shutdown().await;
@@ -201,13 +265,26 @@ async fn everything_acknowledged_is_there_after_a_restart_and_nothing_happens_tw
     let monitor = start().await.unwrap();
     until(&monitor, "completed", status_is("a", Status::Completed)).await;
     monitor.settled().await;
-    let events = monitor.journal().reader().unwrap().events_after(Seq(0), 1000).unwrap();
+    let events = monitor
+        .journal()
+        .reader()
+        .unwrap()
+        .events_after(Seq(0), 1000)
+        .unwrap();
     assert!(monitor.journal().head() > head);
-    let created = events.iter().filter(|e| e.row.kind == "execution.created").count();
+    let created = events
+        .iter()
+        .filter(|e| e.row.kind == "execution.created")
+        .count();
     assert_eq!(created, 2);
     let seqs: Vec<i64> = events.iter().map(|e| e.row.seq.0).collect();
     assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]));
-    assert!(!events.iter().any(|e| matches!(&e.row.event, Event::Alert(..))), "imported failures do not alert");
+    assert!(
+        !events
+            .iter()
+            .any(|e| matches!(&e.row.event, Event::Alert(..))),
+        "imported failures do not alert"
+    );
     let overall = monitor.metrics().overall().clone();
     assert_eq!((overall.count(Status::Completed), overall.imported), (1, 1));
     monitor.shutdown().await;
@@ -230,9 +307,24 @@ async fn a_muted_workflow_is_recorded_and_not_told() {
     let ledger = |m: &MonitorHandle| m.journal().reader().unwrap().outbox_page(None, 10).unwrap();
     until(&monitor, "ledger", |m| !ledger(m).is_empty()).await;
     assert_eq!(ledger(&monitor)[0].state.as_str(), "suppressed");
-    let alert = monitor.journal().reader().unwrap().firing_alerts(0).unwrap().remove(0);
-    monitor.acknowledge(&alert.uuid.to_string(), "kai").await.unwrap();
-    let stored = monitor.journal().reader().unwrap().find_alert(&alert.fingerprint).unwrap().unwrap();
+    let alert = monitor
+        .journal()
+        .reader()
+        .unwrap()
+        .firing_alerts(0)
+        .unwrap()
+        .remove(0);
+    monitor
+        .acknowledge(&alert.uuid.to_string(), "kai")
+        .await
+        .unwrap();
+    let stored = monitor
+        .journal()
+        .reader()
+        .unwrap()
+        .find_alert(&alert.fingerprint)
+        .unwrap()
+        .unwrap();
     assert_eq!(stored.acknowledged_by.as_deref(), Some("kai"));
     assert!(monitor.acknowledge("nothing", "kai").await.is_err());
     monitor.unmute(&mute.id).await.unwrap();
@@ -281,12 +373,18 @@ async fn steps_and_progress_are_shown_while_they_run() {
         error: None,
     };
     let mut running = job("a", JobState::Running);
-    running.steps = vec![step("1", StepState::Completed, None), step("2", StepState::Running, Some(10.0))];
+    running.steps = vec![
+        step("1", StepState::Completed, None),
+        step("2", StepState::Running, Some(10.0)),
+    ];
     bench.put(running);
     let monitor = Monitor::start(config(&bench)).await.unwrap();
     until(&monitor, "running", status_is("a", Status::Running)).await;
     let seq = all(&monitor)[0].record.seq;
-    until(&monitor, "progress", |m| m.board().get(seq).is_some_and(|l| l.percent == Some(75.0))).await;
+    until(&monitor, "progress", |m| {
+        m.board().get(seq).is_some_and(|l| l.percent == Some(75.0))
+    })
+    .await;
     bench.set("a", JobState::Completed);
     until(&monitor, "completed", status_is("a", Status::Completed)).await;
     assert!(monitor.board().get(seq).is_none());

@@ -38,9 +38,14 @@ pub fn read_secret(secret: &config::Secret) -> Result<Secret, String> {
             let problem = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
             let length = std::fs::metadata(path).map_err(problem)?.len();
             if length > SECRET_LEN_MAX {
-                return Err(format!("{} is too large for a secret ({length} bytes)", path.display()));
+                return Err(format!(
+                    "{} is too large for a secret ({length} bytes)",
+                    path.display()
+                ));
             }
-            std::fs::read_to_string(path).map(Secret::new).map_err(problem)
+            std::fs::read_to_string(path)
+                .map(Secret::new)
+                .map_err(problem)
         }
     }
 }
@@ -61,15 +66,20 @@ pub(crate) fn config_hash(entry: &PluginEntry) -> String {
         PluginRef::File(path) => path.display().to_string(),
     };
     let digest = Sha256::digest(format!("{plugin}\n{}", entry.config));
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 pub(crate) fn plugin_name(plugin: &PluginRef) -> String {
     match plugin {
         PluginRef::Bundled(name) => name.clone(),
-        PluginRef::File(path) => {
-            path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
-        }
+        PluginRef::File(path) => path.file_name().map_or_else(
+            || path.display().to_string(),
+            |n| n.to_string_lossy().into_owned(),
+        ),
     }
 }
 
@@ -82,27 +92,43 @@ pub(crate) fn plugin_spec(
     origin: Uuid,
     bundled: &[BundledPlugin],
 ) -> Result<PluginSpec, PlanError> {
-    let error = |field: &str, message: String| PlanError { path: format!("{path}{field}"), message };
+    let error = |field: &str, message: String| PlanError {
+        path: format!("{path}{field}"),
+        message,
+    };
     let wasm = match &entry.plugin {
         PluginRef::Bundled(plugin) => {
             let found = bundled.iter().find(|b| b.name == plugin);
             let found = found.ok_or_else(|| {
                 let names: Vec<&str> = bundled.iter().map(|b| b.name).collect();
-                error(".plugin", format!("no plugin {plugin} is built in; there are: {}", names.join(", ")))
+                error(
+                    ".plugin",
+                    format!(
+                        "no plugin {plugin} is built in; there are: {}",
+                        names.join(", ")
+                    ),
+                )
             })?;
             WasmBytes::Bundled(found.bytes)
         }
         PluginRef::File(file) => WasmBytes::File {
             path: file.clone(),
-            sha256: entry.sha256.map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect()),
+            sha256: entry
+                .sha256
+                .map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect()),
         },
     };
     let mut credentials = BTreeMap::new();
     for (key, credential) in &entry.credentials {
-        let made = make_credential(credential).map_err(|m| error(&format!(".credentials.{key}"), m))?;
+        let made =
+            make_credential(credential).map_err(|m| error(&format!(".credentials.{key}"), m))?;
         credentials.insert(key.clone(), made);
     }
-    let kind = if role == Role::Source { "source" } else { "receiver" };
+    let kind = if role == Role::Source {
+        "source"
+    } else {
+        "receiver"
+    };
     Ok(PluginSpec {
         entry: name.to_owned(),
         plugin: plugin_name(&entry.plugin),
@@ -120,15 +146,25 @@ fn make_credential(credential: &config::Credential) -> Result<Credential, String
     let secret = read_secret(&credential.secret)?;
     let scheme = match &credential.kind {
         CredentialKind::Bearer => Scheme::Bearer(secret),
-        CredentialKind::Basic { user } => Scheme::Basic { user: user.clone(), password: secret },
-        CredentialKind::Header { name } => Scheme::Header { name: name.clone(), value: secret },
+        CredentialKind::Basic { user } => Scheme::Basic {
+            user: user.clone(),
+            password: secret,
+        },
+        CredentialKind::Header { name } => Scheme::Header {
+            name: name.clone(),
+            value: secret,
+        },
     };
     Credential::new(scheme, allow_rules(&credential.origins)?).map_err(|e| e.to_string())
 }
 
 fn allow_rules(origins: &[config::OriginPattern]) -> Result<Vec<AllowRule>, String> {
     let parse = |origin: &config::OriginPattern| AllowRule::parse(&origin.to_string());
-    origins.iter().map(parse).collect::<Result<_, _>>().map_err(|e| e.to_string())
+    origins
+        .iter()
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map_err(|e| e.to_string())
 }
 
 fn limits(limits: &config::Limits) -> Limits {

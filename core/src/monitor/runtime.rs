@@ -9,8 +9,8 @@ use crate::clock::Clock;
 use crate::exposition;
 use crate::feed::Feed;
 use crate::journal::{
-    Commit, Durability, Journal, JournalHandle, JournalOptions, JournalState, ReadError, Reader, Retention,
-    SourceCommit, SourceRow,
+    Commit, Durability, Journal, JournalHandle, JournalOptions, JournalState, ReadError, Reader,
+    Retention, SourceCommit, SourceRow,
 };
 use crate::live::Board;
 use crate::metrics::{MetricsAggregator, MetricsView};
@@ -48,7 +48,10 @@ const REOPEN: Duration = Duration::from_secs(5);
 
 /// What the handle asks of the running monitor.
 pub(super) enum Order {
-    Reload(Box<config::Config>, oneshot::Sender<Result<(), ReloadError>>),
+    Reload(
+        Box<config::Config>,
+        oneshot::Sender<Result<(), ReloadError>>,
+    ),
     Panic(String, oneshot::Sender<bool>),
     Shutdown(Option<oneshot::Sender<()>>),
 }
@@ -137,19 +140,35 @@ impl Shared {
             now,
             journal: self.journal.state(),
             head: self.journal.head(),
-            consumers: self.consumers.iter().map(|(name, at)| (*name, *at.borrow())).collect(),
+            consumers: self
+                .consumers
+                .iter()
+                .map(|(name, at)| (*name, *at.borrow()))
+                .collect(),
             reload: read(&self.reload),
             actors: read(&self.actors).iter().map(view).collect(),
             troubles: self.troubles.active(),
-            mutes: self.mutes.load().iter().filter(|m| m.is_active(now)).cloned().collect(),
+            mutes: self
+                .mutes
+                .load()
+                .iter()
+                .filter(|m| m.is_active(now))
+                .cloned()
+                .collect(),
         }
     }
 
     pub(super) fn reload_failed(&self, message: String) {
         tracing::error!(%message, "the configuration was not reloaded, the last good one goes on");
-        let view = ReloadView { at: Some(self.clock.now()), error: Some(message.clone()) };
+        let view = ReloadView {
+            at: Some(self.clock.now()),
+            error: Some(message.clone()),
+        };
         *self.reload.write().unwrap_or_else(PoisonError::into_inner) = view;
-        let commit = Commit::system(vec![SystemEvent::ReloadFailed { message }], self.clock.now());
+        let commit = Commit::system(
+            vec![SystemEvent::ReloadFailed { message }],
+            self.clock.now(),
+        );
         drop(self.journal.try_commit(commit));
     }
 
@@ -186,14 +205,22 @@ impl Shared {
             source_name: &source_name,
             sources: self.source_views().iter().map(samples::source).collect(),
             journal: samples::journal(&self.journal),
-            consumers: status.consumers.iter().map(|(name, at)| ((*name).to_owned(), behind(*at))).collect(),
+            consumers: status
+                .consumers
+                .iter()
+                .map(|(name, at)| ((*name).to_owned(), behind(*at)))
+                .collect(),
             receivers: samples::receivers(&self.journal, &self.receiver_views()),
             alerts: samples::alerts(&self.journal),
             plugins: self.plugins().iter().map(samples::plugin).collect(),
             actors: status.actors.iter().map(samples::actor).collect(),
             reload: exposition::ReloadSample {
                 succeeded: reload.error.is_none(),
-                succeeded_at: if reload.error.is_none() { reload.at.or(Some(self.started_at)) } else { None },
+                succeeded_at: if reload.error.is_none() {
+                    reload.at.or(Some(self.started_at))
+                } else {
+                    None
+                },
             },
             resources: resources.as_deref(),
         })
@@ -251,9 +278,19 @@ pub(super) fn run(config: Config, ready: Ready) {
 
 fn prepare_dir(path: &Path) -> Result<(), StartError> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    let problem = |error| StartError::DataDir { path: path.to_owned(), error };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(problem)?;
-    let mode = std::fs::metadata(path).map_err(problem)?.permissions().mode();
+    let problem = |error| StartError::DataDir {
+        path: path.to_owned(),
+        error,
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(problem)?;
+    let mode = std::fs::metadata(path)
+        .map_err(problem)?
+        .permissions()
+        .mode();
     if mode & 0o077 != 0 {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(problem)?;
     }
@@ -266,7 +303,10 @@ impl Runtime {
         let clock = Clock::default();
         let journal = Journal::open(journal_options(&config, &clock))?;
         let handle = journal.handle();
-        let host = PluginHost::start(HostOptions { cache_dir: config.cache_dir.clone(), ..HostOptions::default() })?;
+        let host = PluginHost::start(HostOptions {
+            cache_dir: config.cache_dir.clone(),
+            ..HostOptions::default()
+        })?;
         let troubles = Troubles::new(handle.clone(), clock.clone());
         let (metrics_at, metrics_cursor) = watch::channel(Seq(0));
         let (router_at, router_cursor) = watch::channel(Seq(0));
@@ -311,7 +351,10 @@ impl Runtime {
         runtime.start_sources(&config).await?;
         runtime.start_watchers(&config.settings);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let started = Commit::system(vec![SystemEvent::Started { version }], runtime.shared.clock.now());
+        let started = Commit::system(
+            vec![SystemEvent::Started { version }],
+            runtime.shared.clock.now(),
+        );
         drop(runtime.shared.journal.try_commit(started));
         Ok(runtime)
     }
@@ -321,14 +364,34 @@ impl Runtime {
         let origin = self.shared.journal.origin();
         let sources = settings.sources.iter().enumerate().map(|(i, s)| {
             let path = format!("sources[{i}]");
-            plan::plugin_spec(&path, &s.name, &s.entry, Role::Source, origin, &self.bundled).map(drop)
+            plan::plugin_spec(
+                &path,
+                &s.name,
+                &s.entry,
+                Role::Source,
+                origin,
+                &self.bundled,
+            )
+            .map(drop)
         });
         let receivers = settings.alerts.receivers.iter().enumerate().map(|(i, r)| {
             let path = format!("alerts.receivers[{i}]");
-            plan::plugin_spec(&path, &r.name, &r.entry, Role::Handler, origin, &self.bundled).map(drop)
+            plan::plugin_spec(
+                &path,
+                &r.name,
+                &r.entry,
+                Role::Handler,
+                origin,
+                &self.bundled,
+            )
+            .map(drop)
         });
         let errors: Vec<PlanError> = sources.chain(receivers).filter_map(Result::err).collect();
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
     }
 
     fn start_receivers(&self, settings: &config::Config) {
@@ -338,7 +401,12 @@ impl Runtime {
         }
     }
 
-    fn start_receiver(&self, name: &str, config: Option<&config::ReceiverConfig>, settings: &config::Config) {
+    fn start_receiver(
+        &self,
+        name: &str,
+        config: Option<&config::ReceiverConfig>,
+        settings: &config::Config,
+    ) {
         let origin = self.shared.journal.origin();
         let plugin = config.and_then(|c| {
             let spec = plan::plugin_spec("", name, &c.entry, Role::Handler, origin, &self.bundled);
@@ -349,7 +417,11 @@ impl Runtime {
         let stopping = Stopping::default();
         let (journal, troubles) = (self.shared.journal.clone(), self.shared.troubles.clone());
         let (clock, bell) = (self.shared.clock.clone(), self.bell.clone());
-        let fallback = settings.alerts.fallback.clone().or_else(|| Some(LOG_RECEIVER.to_owned()));
+        let fallback = settings
+            .alerts
+            .fallback
+            .clone()
+            .or_else(|| Some(LOG_RECEIVER.to_owned()));
         let owned = name.to_owned();
         keep(&slot, &stopping, move |guard| {
             ReceiverActor::new(
@@ -364,9 +436,20 @@ impl Runtime {
             )
         });
         self.shared.register(slot.counters());
-        let handler = config.map_or_else(|| "log".to_owned(), |c| plan::plugin_name(&c.entry.plugin));
-        let running = RunningReceiver { handler, config: config.cloned(), slot, stopping, plugin };
-        self.shared.receivers.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), running);
+        let handler =
+            config.map_or_else(|| "log".to_owned(), |c| plan::plugin_name(&c.entry.plugin));
+        let running = RunningReceiver {
+            handler,
+            config: config.cloned(),
+            slot,
+            stopping,
+            plugin,
+        };
+        self.shared
+            .receivers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), running);
     }
 
     fn start_consumers(&self, metrics_at: watch::Sender<Seq>, router_at: watch::Sender<Seq>) {
@@ -380,10 +463,17 @@ impl Runtime {
         let weak = Arc::downgrade(shared);
         let router_at = Arc::new(router_at);
         let bell = self.bell.clone();
-        let (journal, clock, mutes) = (shared.journal.clone(), shared.clock.clone(), shared.mutes.clone());
+        let (journal, clock, mutes) = (
+            shared.journal.clone(),
+            shared.clock.clone(),
+            shared.mutes.clone(),
+        );
         let notifications = shared.notifications.clone();
         keep(&shared.router, &self.stopping, move |guard| {
-            let config = weak.upgrade().map(|s| router_config(&s.settings.load())).unwrap_or_else(|| router_config(&config::Config::default()));
+            let config = weak
+                .upgrade()
+                .map(|s| router_config(&s.settings.load()))
+                .unwrap_or_else(|| router_config(&config::Config::default()));
             AlertRouter::new(
                 config,
                 journal.clone(),
@@ -420,9 +510,14 @@ impl Runtime {
         let weak = Arc::downgrade(&self.shared);
         let first = settings.resources.clone();
         keep(&slot, &self.stopping, move |guard| {
-            let resources = weak.upgrade().map_or_else(|| first.clone(), |s| s.settings.load().resources.clone());
+            let resources = weak
+                .upgrade()
+                .map_or_else(|| first.clone(), |s| s.settings.load().resources.clone());
             ResourceSampler::new(
-                SamplerSettings { resources, data_dir: data_dir.clone() },
+                SamplerSettings {
+                    resources,
+                    data_dir: data_dir.clone(),
+                },
                 journal.clone(),
                 clock.clone(),
                 newest.clone(),
@@ -440,12 +535,16 @@ impl Runtime {
             config.settings.sources.iter().any(|s| s.name == name)
                 || config.in_process.iter().any(|s| s.options.name == name)
         };
-        for row in known.into_iter().filter(|row| row.configured && !named(&row.name)) {
+        for row in known
+            .into_iter()
+            .filter(|row| row.configured && !named(&row.name))
+        {
             self.unwatch(row).await;
         }
         for source in &config.in_process {
             let feed = Feed::InProcess(source.source.clone());
-            self.start_source(&source.options, "in-process", None, None, feed, None).await?;
+            self.start_source(&source.options, "in-process", None, None, feed, None)
+                .await?;
         }
         for source in &config.settings.sources {
             self.open_source(source).await?;
@@ -455,13 +554,28 @@ impl Runtime {
 
     async fn open_source(&self, source: &config::SourceConfig) -> Result<(), StartError> {
         let origin = self.shared.journal.origin();
-        let spec = plan::plugin_spec("sources", &source.name, &source.entry, Role::Source, origin, &self.bundled)
-            .map_err(|e| StartError::Plan(vec![e]))?;
+        let spec = plan::plugin_spec(
+            "sources",
+            &source.name,
+            &source.entry,
+            Role::Source,
+            origin,
+            &self.bundled,
+        )
+        .map_err(|e| StartError::Plan(vec![e]))?;
         let name = spec.plugin.clone();
         let plugin = self.host.open(spec);
         let hash = plan::config_hash(&source.entry);
         let feed = Feed::Plugin(plugin.clone());
-        self.start_source(&plan::source_options(source), &name, Some(hash), Some(source), feed, Some(plugin)).await
+        self.start_source(
+            &plan::source_options(source),
+            &name,
+            Some(hash),
+            Some(source),
+            feed,
+            Some(plugin),
+        )
+        .await
     }
 
     async fn start_source(
@@ -478,14 +592,19 @@ impl Runtime {
         let stopping = Stopping::default();
         let health = SharedHealth::default();
         let state = load_source(&self.shared.journal.reader()?, &row, !fresh)?;
-        let (journal, registry, clock) =
-            (self.shared.journal.clone(), self.registry.clone(), self.shared.clock.clone());
+        let (journal, registry, clock) = (
+            self.shared.journal.clone(),
+            self.registry.clone(),
+            self.shared.clock.clone(),
+        );
         let (options, shared_health) = (options.clone(), health.clone());
         let name = options.name.clone();
         keep(&slot, &stopping, move |guard| {
             // After a panic it goes on from what is stored, like after a restart.
             let reread = journal.reader().and_then(|reader| {
-                let stored = reader.source_by_name(&options.name)?.unwrap_or_else(|| state.row.clone());
+                let stored = reader
+                    .source_by_name(&options.name)?
+                    .unwrap_or_else(|| state.row.clone());
                 load_source(&reader, &stored, state.unseen_counts)
             });
             SourceActor::new(
@@ -501,11 +620,27 @@ impl Runtime {
         });
         self.shared.register(slot.counters());
         if let Some(plugin) = &plugin {
-            actix::spawn(watch_plugin(name.clone(), plugin.clone(), self.shared.troubles.clone()));
+            actix::spawn(watch_plugin(
+                name.clone(),
+                plugin.clone(),
+                self.shared.troubles.clone(),
+            ));
         }
         let control = config.is_some_and(|c| c.control);
-        let running = RunningSource { row, control, config: config.cloned(), slot, stopping, health, plugin };
-        self.shared.sources.write().unwrap_or_else(PoisonError::into_inner).insert(name, running);
+        let running = RunningSource {
+            row,
+            control,
+            config: config.cloned(),
+            slot,
+            stopping,
+            health,
+            plugin,
+        };
+        self.shared
+            .sources
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, running);
         Ok(())
     }
 
@@ -543,10 +678,20 @@ impl Runtime {
         row.configured = true;
         row.config_hash = hash;
         row.plugin = plugin_name.to_owned();
-        let events = if was_removed { vec![SourceEvent::Returned] } else { Vec::new() };
+        let events = if was_removed {
+            vec![SourceEvent::Returned]
+        } else {
+            Vec::new()
+        };
         // A changed configuration begins with an empty cursor.
         let cursor = changed.then(String::new);
-        let commit = SourceCommit { row: row.clone(), cursor, baseline: None, events, recorded_at: now };
+        let commit = SourceCommit {
+            row: row.clone(),
+            cursor,
+            baseline: None,
+            events,
+            recorded_at: now,
+        };
         let committed = self.shared.journal.try_commit(Commit::Source(commit));
         if let Ok(committed) = committed {
             let _ = committed.await;
@@ -575,7 +720,11 @@ impl Runtime {
     }
 
     async fn watch_open(&self, row: &SourceRow, watched: bool) {
-        let open = self.shared.journal.reader().and_then(|r| open_runs(&r, row.id));
+        let open = self
+            .shared
+            .journal
+            .reader()
+            .and_then(|r| open_runs(&r, row.id));
         let Ok(open) = open else { return };
         let routed = open.into_iter().map(|(key, _)| Routed {
             key,
@@ -605,7 +754,10 @@ impl Runtime {
         actix::spawn(watch_journal(self.shared.clone(), self.stopping.clone()));
     }
 
-    async fn serve(&self, inbox: &mut mpsc::UnboundedReceiver<Order>) -> Option<oneshot::Sender<()>> {
+    async fn serve(
+        &self,
+        inbox: &mut mpsc::UnboundedReceiver<Order>,
+    ) -> Option<oneshot::Sender<()>> {
         while let Some(order) = inbox.recv().await {
             match order {
                 Order::Shutdown(answer) => return answer,
@@ -629,14 +781,21 @@ impl Runtime {
             None if name == "registry" => self.registry.try_send(Panic).is_ok(),
             None if name == "metrics" => self.aggregator.try_send(Panic).is_ok(),
             None if name == "alerts" => self.shared.router.try_send(Panic).is_ok(),
-            None if name == "sampler" => self.sampler.as_ref().is_some_and(|s| s.try_send(Panic).is_ok()),
-            Some(("source", name)) => {
-                read(&self.shared.sources).get(name).is_some_and(|s| s.slot.try_send(Panic).is_ok())
-            }
-            Some(("receiver", name)) => {
-                read(&self.shared.receivers).get(name).is_some_and(|r| r.slot.try_send(Panic).is_ok())
-            }
-            Some(("workflow", key)) => self.registry.ask(PanicWorkflow(key.to_owned())).await.unwrap_or(false),
+            None if name == "sampler" => self
+                .sampler
+                .as_ref()
+                .is_some_and(|s| s.try_send(Panic).is_ok()),
+            Some(("source", name)) => read(&self.shared.sources)
+                .get(name)
+                .is_some_and(|s| s.slot.try_send(Panic).is_ok()),
+            Some(("receiver", name)) => read(&self.shared.receivers)
+                .get(name)
+                .is_some_and(|r| r.slot.try_send(Panic).is_ok()),
+            Some(("workflow", key)) => self
+                .registry
+                .ask(PanicWorkflow(key.to_owned()))
+                .await
+                .unwrap_or(false),
             _ => false,
         }
     }
@@ -656,14 +815,22 @@ impl Runtime {
         self.plan(&new).map_err(ReloadError::Plan)?;
         self.shared.settings.store(Arc::new(new.clone()));
         self.reload_receivers(&old, &new).await;
-        self.shared.router.signal(Reconfigure(Box::new(router_config(&new))));
+        self.shared
+            .router
+            .signal(Reconfigure(Box::new(router_config(&new))));
         self.reload_sources(&new).await;
         if let Some(sampler) = &self.sampler {
             sampler.signal(SetSampling(new.resources.clone()));
         }
         self.shared.journal.set_retention(retention(&new));
-        *self.shared.reload.write().unwrap_or_else(PoisonError::into_inner) =
-            ReloadView { at: Some(self.shared.clock.now()), error: None };
+        *self
+            .shared
+            .reload
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = ReloadView {
+            at: Some(self.shared.clock.now()),
+            error: None,
+        };
         let reloaded = Commit::system(vec![SystemEvent::Reloaded], self.shared.clock.now());
         drop(self.shared.journal.try_commit(reloaded));
         self.bell.ring();
@@ -684,16 +851,30 @@ impl Runtime {
             if let Some(plugin) = &receiver.plugin {
                 plugin.close().await;
             }
-            self.shared.receivers.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.shared
+                .receivers
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(name);
         }
         let running = read(&self.shared.receivers);
         if !running.contains_key(LOG_RECEIVER) {
             self.start_receiver(LOG_RECEIVER, None, new);
         }
-        for receiver in new.alerts.receivers.iter().filter(|r| !running.contains_key(&r.name)) {
+        for receiver in new
+            .alerts
+            .receivers
+            .iter()
+            .filter(|r| !running.contains_key(&r.name))
+        {
             self.start_receiver(&receiver.name, Some(receiver), new);
         }
-        crate::alert::reroute_orphans(&self.shared.journal, &router_config(new), self.shared.clock.now()).await;
+        crate::alert::reroute_orphans(
+            &self.shared.journal,
+            &router_config(new),
+            self.shared.clock.now(),
+        )
+        .await;
     }
 
     async fn reload_sources(&self, new: &config::Config) {
@@ -708,16 +889,30 @@ impl Runtime {
             if let Some(plugin) = &source.plugin {
                 plugin.close().await;
             }
-            self.shared.sources.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            self.shared
+                .sources
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&name);
             if wanted.is_none() {
-                let row = self.shared.journal.reader().and_then(|r| r.source_by_name(&name));
+                let row = self
+                    .shared
+                    .journal
+                    .reader()
+                    .and_then(|r| r.source_by_name(&name));
                 self.unwatch(row.ok().flatten().unwrap_or(source.row)).await;
             }
         }
         let running = read(&self.shared.sources);
-        for source in new.sources.iter().filter(|s| !running.contains_key(&s.name)) {
+        for source in new
+            .sources
+            .iter()
+            .filter(|s| !running.contains_key(&s.name))
+        {
             if let Err(error) = self.open_source(source).await {
-                self.shared.troubles.raise(&format!("source {}", source.name), &error.to_string());
+                self.shared
+                    .troubles
+                    .raise(&format!("source {}", source.name), &error.to_string());
             }
         }
     }
@@ -742,7 +937,11 @@ impl Runtime {
         let closing: Vec<PluginHandle> = read(&self.shared.sources)
             .into_values()
             .filter_map(|s| s.plugin)
-            .chain(read(&self.shared.receivers).into_values().filter_map(|r| r.plugin))
+            .chain(
+                read(&self.shared.receivers)
+                    .into_values()
+                    .filter_map(|r| r.plugin),
+            )
             .collect();
         let closed = futures::future::join_all(closing.iter().map(PluginHandle::close));
         // A guest that hangs in a call is cut off by its wall limit; nobody waits that long for an exit.
@@ -762,11 +961,19 @@ fn journal_options(config: &Config, clock: &Clock) -> JournalOptions {
 }
 
 fn retention(settings: &config::Config) -> Retention {
-    Retention { age: Some(settings.retention.age), size: Some(settings.retention.size_bytes) }
+    Retention {
+        age: Some(settings.retention.age),
+        size: Some(settings.retention.size_bytes),
+    }
 }
 
 fn router_config(settings: &config::Config) -> RouterConfig {
-    let mut receivers: Vec<String> = settings.alerts.receivers.iter().map(|r| r.name.clone()).collect();
+    let mut receivers: Vec<String> = settings
+        .alerts
+        .receivers
+        .iter()
+        .map(|r| r.name.clone())
+        .collect();
     receivers.push(LOG_RECEIVER.to_owned());
     let public_url = settings.http.public_url.as_ref().map(ToString::to_string);
     RouterConfig {
@@ -779,13 +986,26 @@ fn router_config(settings: &config::Config) -> RouterConfig {
     }
 }
 
-fn load_source(reader: &Reader, row: &SourceRow, unseen_counts: bool) -> Result<SourceState, ReadError> {
+fn load_source(
+    reader: &Reader,
+    row: &SourceRow,
+    unseen_counts: bool,
+) -> Result<SourceState, ReadError> {
     let open = open_runs(reader, row.id)?;
     let job = |(key, status): (RunKey, Status)| {
-        (JobRef { id: key.external_id, run: (!key.run.is_empty()).then_some(key.run) }, status)
+        (
+            JobRef {
+                id: key.external_id,
+                run: (!key.run.is_empty()).then_some(key.run),
+            },
+            status,
+        )
     };
     Ok(SourceState {
-        cursor: reader.source_state(row.id)?.0.filter(|cursor| !cursor.is_empty()),
+        cursor: reader
+            .source_state(row.id)?
+            .0
+            .filter(|cursor| !cursor.is_empty()),
         row: row.clone(),
         unseen_counts,
         open: open.into_iter().map(job).collect(),
@@ -798,7 +1018,9 @@ fn open_runs(reader: &Reader, source: SourceId) -> Result<Vec<(RunKey, Status)>,
     let mut after = ExecutionSeq(0);
     loop {
         let page = reader.open_of_source(source, after)?;
-        let Some(last) = page.last() else { return Ok(runs) };
+        let Some(last) = page.last() else {
+            return Ok(runs);
+        };
         after = last.record.seq;
         runs.extend(page.into_iter().map(|e| (e.record.key, e.record.status)));
     }
@@ -811,9 +1033,14 @@ async fn watch_plugin(name: String, plugin: PluginHandle, troubles: Troubles) {
     loop {
         let state = status.borrow_and_update().state.clone();
         match &state {
-            PluginState::Parked { .. } | PluginState::Quarantined { .. } | PluginState::Incompatible { .. } => {
+            PluginState::Parked { .. }
+            | PluginState::Quarantined { .. }
+            | PluginState::Incompatible { .. } => {
                 let why = state.reason().unwrap_or_default();
-                troubles.raise(&subject, &format!("the plugin of source {name} is {}: {why}", state.name()));
+                troubles.raise(
+                    &subject,
+                    &format!("the plugin of source {name} is {}: {why}", state.name()),
+                );
             }
             PluginState::Ready => troubles.clear(&subject),
             PluginState::Stopped => return,
@@ -837,14 +1064,20 @@ async fn watch_journal(shared: Arc<Shared>, stopping: Stopping) {
             tracing::error!(%reason, "the journal is closed: intake is refused until it can be read back");
             let notice = crate::alert::journal_closed(&reason, shared.clock.now());
             for (name, receiver) in read(&shared.receivers) {
-                let notice = Notification { receiver: name, ..notice.clone() };
+                let notice = Notification {
+                    receiver: name,
+                    ..notice.clone()
+                };
                 receiver.slot.signal(DeliverUnrecorded(Box::new(notice)));
             }
             while !stopping.begun() && shared.journal.reopen().await.is_err() {
                 tokio::time::sleep(REOPEN).await;
             }
             if !stopping.begun() {
-                shared.troubles.raise("journal", &format!("the journal was closed and is open again: {reason}"));
+                shared.troubles.raise(
+                    "journal",
+                    &format!("the journal was closed and is open again: {reason}"),
+                );
                 shared.troubles.clear("journal");
             }
             continue;

@@ -40,18 +40,29 @@ pub(super) fn journal(journal: &JournalHandle) -> JournalSample {
 
 /// One sample for each receiver there is; the ledger's counts where it can be read.
 pub(super) fn receivers(journal: &JournalHandle, views: &[ReceiverView]) -> Vec<ReceiverSample> {
-    let counts = journal.reader().and_then(|reader| reader.outbox_counts()).unwrap_or_default();
+    let counts = journal
+        .reader()
+        .and_then(|reader| reader.outbox_counts())
+        .unwrap_or_default();
     let sample = |view: &ReceiverView| {
         let count = |states: &[OutboxState]| {
-            let of = counts.iter().filter(|(name, state, _)| *name == view.name && states.contains(state));
+            let of = counts
+                .iter()
+                .filter(|(name, state, _)| *name == view.name && states.contains(state));
             of.map(|(_, _, count)| count).sum()
         };
         ReceiverSample {
             name: view.name.clone(),
-            parked: view.plugin.as_ref().is_some_and(|p| matches!(p.state, PluginState::Parked { .. })),
+            parked: view
+                .plugin
+                .as_ref()
+                .is_some_and(|p| matches!(p.state, PluginState::Parked { .. })),
             queued: count(&[OutboxState::Queued, OutboxState::Failed]),
             sent: count(&[OutboxState::Sent]),
-            failures: view.plugin.as_ref().map_or(0, |p| p.counters.failures + p.counters.crashes),
+            failures: view
+                .plugin
+                .as_ref()
+                .map_or(0, |p| p.counters.failures + p.counters.crashes),
             dead: count(&[OutboxState::Dead]),
         }
     };
@@ -60,12 +71,18 @@ pub(super) fn receivers(journal: &JournalHandle, views: &[ReceiverView]) -> Vec<
 
 /// Open alerts by rule and severity.
 pub(super) fn alerts(journal: &JournalHandle) -> Vec<(String, Severity, u64)> {
-    let firing = journal.reader().and_then(|reader| reader.firing_alerts(0)).unwrap_or_default();
+    let firing = journal
+        .reader()
+        .and_then(|reader| reader.firing_alerts(0))
+        .unwrap_or_default();
     let mut counts: BTreeMap<(String, Severity), u64> = BTreeMap::new();
     for alert in firing {
         *counts.entry((alert.rule, alert.severity)).or_default() += 1;
     }
-    counts.into_iter().map(|((rule, severity), count)| (rule, severity, count)).collect()
+    counts
+        .into_iter()
+        .map(|((rule, severity), count)| (rule, severity, count))
+        .collect()
 }
 
 pub(super) fn plugin(status: &PluginStatus) -> PluginSample {

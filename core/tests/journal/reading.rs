@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 use weir_core::journal::{
-    AlertCommit, AlertRow, Checkpoint, Commit, ExecutionFilter, JournalHandle,     OutboxRow, OutboxState, OutboxUpdate, ProgressRow, SampleRow,
+    AlertCommit, AlertRow, Checkpoint, Commit, ExecutionFilter, JournalHandle, OutboxRow,
+    OutboxState, OutboxUpdate, ProgressRow, SampleRow,
 };
 use weir_model::alert::notification::{AlertStatus, Severity};
 use weir_model::event::{AlertEvent, DeclaredStep, Event, ExecutionEvent};

@@ -91,12 +91,21 @@ impl Reader {
     }
 
     /// Messages to be delivered to a receiver now, those that wait longest first; at most 1000.
-    pub fn outbox_due(&self, receiver: &str, now: Timestamp, limit: usize) -> Result<Vec<OutboxRow>> {
+    pub fn outbox_due(
+        &self,
+        receiver: &str,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>> {
         let sql = format!(
             "{OUTBOX} WHERE state IN (0, 2) AND receiver = ?3
              AND (next_attempt_at IS NULL OR next_attempt_at <= ?1) ORDER BY next_attempt_at, id LIMIT ?2"
         );
-        self.rows(&sql, params![now.as_microsecond(), bounded(limit), receiver], outbox)
+        self.rows(
+            &sql,
+            params![now.as_microsecond(), bounded(limit), receiver],
+            outbox,
+        )
     }
 
     /// Undelivered messages to receivers other than these; at most 1000.
@@ -110,14 +119,26 @@ impl Reader {
 
     /// The messages about one alert, newest first; at most 100.
     pub fn outbox_of_alert(&self, alert: i64) -> Result<Vec<OutboxRow>> {
-        self.rows(&format!("{OUTBOX} WHERE alert = ?1 ORDER BY id DESC LIMIT 100"), [alert], outbox)
+        self.rows(
+            &format!("{OUTBOX} WHERE alert = ?1 ORDER BY id DESC LIMIT 100"),
+            [alert],
+            outbox,
+        )
     }
 
     /// How many messages stand where: (receiver, state, count).
     pub fn outbox_counts(&self) -> Result<Vec<(String, OutboxState, u64)>> {
-        let sql = "SELECT receiver, state, count(*) FROM outbox GROUP BY receiver, state LIMIT 1000";
-        let rows: Vec<(String, u8, i64)> = self.rows(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let known = |(receiver, code, count)| Some((receiver, OutboxState::from_code(code)?, u64::try_from(count).ok()?));
+        let sql =
+            "SELECT receiver, state, count(*) FROM outbox GROUP BY receiver, state LIMIT 1000";
+        let rows: Vec<(String, u8, i64)> =
+            self.rows(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let known = |(receiver, code, count)| {
+            Some((
+                receiver,
+                OutboxState::from_code(code)?,
+                u64::try_from(count).ok()?,
+            ))
+        };
         Ok(rows.into_iter().filter_map(known).collect())
     }
 
@@ -126,7 +147,8 @@ impl Reader {
         let mut statement = self.connection().prepare_cached(
             "SELECT min(next_attempt_at) FROM outbox WHERE state IN (0, 2) AND receiver = ?2 AND next_attempt_at > ?1",
         )?;
-        let next: Option<i64> = statement.query_row(params![now.as_microsecond(), receiver], |row| row.get(0))?;
+        let next: Option<i64> =
+            statement.query_row(params![now.as_microsecond(), receiver], |row| row.get(0))?;
         Ok(optional_timestamp(next))
     }
 

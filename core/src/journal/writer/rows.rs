@@ -3,8 +3,8 @@
 use super::append::micros;
 use super::{Batch, Verdict};
 use crate::journal::{
-    AlertCommit, AlertRow, Checkpoint, OutboxRow, OutboxUpdate, ProgressRow,
-    SampleRow, SourceCommit, SourceRow,
+    AlertCommit, AlertRow, Checkpoint, OutboxRow, OutboxUpdate, ProgressRow, SampleRow,
+    SourceCommit, SourceRow,
 };
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
@@ -253,7 +253,6 @@ impl Batch<'_> {
         }
         Ok(Ok(self.nothing()))
     }
-
 }
 
 /// SQLite stores NaN as NULL, which the columns refuse.
