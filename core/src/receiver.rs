@@ -10,13 +10,15 @@ use crate::trouble::Troubles;
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use weir_model::alert::delivery::{Attempt, Delivery, DeliveryState, FailureKind, Verdict};
 use weir_model::alert::fact::receiver_subject;
 use weir_model::alert::notification::Notification;
+use weir_model::config::Rate;
 use weir_model::observation;
 
 /// Messages taken from the outbox at once.
@@ -70,6 +72,10 @@ pub struct ReceiverActor {
     target: Target,
     /// Takes over what this receiver could not deliver.
     fallback: Option<String>,
+    /// At most so many messages in so long; none = no limit but the far side's own.
+    rate: Option<Rate>,
+    /// When the last messages were sent, as far back as the rate looks.
+    sent_at: VecDeque<Timestamp>,
     journal: JournalHandle,
     troubles: Troubles,
     bell: Bell,
@@ -79,6 +85,12 @@ pub struct ReceiverActor {
     stopping: bool,
     timer: Option<actix::SpawnHandle>,
     _guard: Guard,
+}
+
+/// What one round did: how many attempts it made, and when the next message is due.
+struct Round {
+    next: Option<Timestamp>,
+    carried: usize,
 }
 
 /// What one look into the outbox found.
@@ -96,6 +108,7 @@ impl ReceiverActor {
         name: String,
         target: Target,
         fallback: Option<String>,
+        rate: Option<Rate>,
         journal: JournalHandle,
         troubles: Troubles,
         bell: Bell,
@@ -104,6 +117,8 @@ impl ReceiverActor {
     ) -> ReceiverActor {
         ReceiverActor {
             fallback: fallback.filter(|f| *f != name),
+            rate,
+            sent_at: VecDeque::new(),
             name,
             target,
             journal,
@@ -119,7 +134,7 @@ impl ReceiverActor {
     }
 
     /// One round: read what is due, deliver it in order, write the ledger after each.
-    fn round(&self) -> impl Future<Output = Result<Option<Timestamp>, RoundFailed>> + use<> {
+    fn round(&self, limit: usize) -> impl Future<Output = Result<Round, RoundFailed>> + use<> {
         let (journal, name, now) = (self.journal.clone(), self.name.clone(), self.clock.now());
         let courier = Courier {
             name: self.name.clone(),
@@ -131,22 +146,44 @@ impl ReceiverActor {
             clock: self.clock.clone(),
         };
         async move {
-            let looked = tokio::task::spawn_blocking(move || look(&journal, &name, now)).await;
+            let looked = tokio::task::spawn_blocking(move || look(&journal, &name, now, limit)).await;
             let found = looked.map_err(|_| RoundFailed::CutOff)??;
-            let full = found.due.len() == BATCH;
+            let full = found.due.len() == limit;
+            let carried = found.due.len();
             let mut next = found.next;
             for (row, prior) in found.due {
                 let retry = courier.carry(row, prior).await?;
                 next = [next, retry].into_iter().flatten().min();
             }
-            Ok(if full { Some(now) } else { next })
+            let next = if full { Some(now) } else { next };
+            Ok(Round { next, carried })
         }
     }
 
+    /// How many messages the rate allows now, and when it allows the next one.
+    fn allowance(&mut self, now: Timestamp) -> (usize, Option<Timestamp>) {
+        let Some(rate) = self.rate else { return (BATCH, None) };
+        let per = SignedDuration::try_from(rate.per).unwrap_or(SignedDuration::MAX);
+        while self.sent_at.front().is_some_and(|at| now.duration_since(*at) >= per) {
+            self.sent_at.pop_front();
+        }
+        let count = usize::try_from(rate.count).unwrap_or(usize::MAX);
+        let left = count.saturating_sub(self.sent_at.len()).min(BATCH);
+        let next = self.sent_at.front().and_then(|at| at.checked_add(per).ok());
+        (left, next.filter(|_| left == 0))
+    }
+
     fn begin(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let (limit, later) = self.allowance(now);
+        if let Some(later) = later {
+            // More than the rate allows waits in the outbox, where nothing is lost.
+            self.wake_in(Duration::try_from(later.duration_since(now)).unwrap_or_default(), ctx);
+            return;
+        }
         self.busy = true;
         self.again = false;
-        let round = self.round();
+        let round = self.round(limit);
         ctx.spawn(round.into_actor(self).map(|result, actor: &mut Self, ctx: &mut Context<Self>| {
             actor.busy = false;
             if actor.stopping {
@@ -154,9 +191,13 @@ impl ReceiverActor {
                 return;
             }
             let wait = match result {
-                Ok(next) => next.map(|at| {
-                    Duration::try_from(at.duration_since(actor.clock.now())).unwrap_or_default()
-                }),
+                Ok(Round { next, carried }) => {
+                    let now = actor.clock.now();
+                    if actor.rate.is_some() {
+                        actor.sent_at.extend(std::iter::repeat_n(now, carried));
+                    }
+                    next.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
+                }
                 Err(error) => {
                     tracing::warn!(receiver = %actor.name, %error, "could not look into the outbox");
                     Some(Duration::from_secs(2))
@@ -195,10 +236,10 @@ enum RoundFailed {
     Ledger(String),
 }
 
-fn look(journal: &JournalHandle, receiver: &str, now: Timestamp) -> Result<Found, ReadError> {
+fn look(journal: &JournalHandle, receiver: &str, now: Timestamp, limit: usize) -> Result<Found, ReadError> {
     let reader = journal.reader()?;
     let mut due = Vec::new();
-    for row in reader.outbox_due(receiver, now, BATCH)? {
+    for row in reader.outbox_due(receiver, now, limit)? {
         let prior = reader.last_receipt(receiver, &row.key)?;
         due.push((row, prior));
     }

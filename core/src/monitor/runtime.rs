@@ -422,12 +422,14 @@ impl Runtime {
             .fallback
             .clone()
             .or_else(|| Some(LOG_RECEIVER.to_owned()));
+        let rate = config.and_then(|c| c.rate);
         let owned = name.to_owned();
         keep(&slot, &stopping, move |guard| {
             ReceiverActor::new(
                 owned.clone(),
                 target.clone(),
                 fallback.clone(),
+                rate,
                 journal.clone(),
                 troubles.clone(),
                 bell.clone(),
