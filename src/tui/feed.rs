@@ -149,7 +149,7 @@ impl Feed {
                             target: "events",
                             "{} {} {}",
                             one_line(id),
-                            one_line(&message.kind),
+                            one_line(message.data["type"].as_str().unwrap_or(&message.kind)),
                             one_line(name.as_str().unwrap_or_default())
                         );
                     }

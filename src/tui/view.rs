@@ -257,7 +257,7 @@ fn key_line(app: &App) -> Line<'static> {
 
 fn help(frame: &mut Frame<'_>, app: &App, area: Rect) {
     const KEYS: [(&str, &str); 7] = [
-        ("q, esc, ctrl-c", "leave (the daemon goes on)"),
+        ("q, esc, ctrl-c", "leave"),
         ("j/k, arrows", "select the next or previous row"),
         ("page up/down", "a page"),
         ("g/G", "first, last"),

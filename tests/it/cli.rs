@@ -1,5 +1,7 @@
 //! The binary as people call it: what it prints where, and the exit code.
 
+mod daemon;
+
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

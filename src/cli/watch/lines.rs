@@ -132,7 +132,14 @@ impl Lines {
             Tone::of_status(&alert.severity),
         );
         let title = one_line(alert.title.as_deref().unwrap_or_default());
-        Some(format!("{:<10} {word} {}: {title}", "alert", alert.status))
+        let times = match count {
+            0 | 1 => String::new(),
+            count => format!(" ({count} times)"),
+        };
+        Some(format!(
+            "{:<10} {word} {}: {title}{times}",
+            "alert", alert.status
+        ))
     }
 }
 

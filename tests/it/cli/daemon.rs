@@ -1,0 +1,186 @@
+//! `weir run` and `weir demo` as processes: what they say, what signals do, and how they end.
+
+use super::{Shell, code, err, out};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+/// A daemon in a shell's home, stopped when it is dropped.
+struct Daemon {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    url: String,
+}
+
+impl Daemon {
+    fn start(shell: &Shell, args: &[&str]) -> Daemon {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .arg("run")
+            .args(args)
+            .env_clear()
+            .env("HOME", shell.path())
+            .current_dir(shell.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut daemon = Daemon {
+            child,
+            stderr,
+            url: String::new(),
+        };
+        let line = daemon.line_with("listening on http://");
+        let url = line.split("listening on ").nth(1).unwrap();
+        daemon.url = url.split_whitespace().next().unwrap().to_owned();
+        daemon
+    }
+
+    /// Reads its messages up to the one that holds `text`.
+    fn line_with(&mut self, text: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).unwrap();
+            assert!(read > 0, "it ended without `{text}`: {seen}");
+            if line.contains(text) {
+                return line;
+            }
+            seen.push_str(&line);
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn configure(shell: &Shell, text: &str) {
+    fs::write(shell.path().join("monitor.ron"), text).unwrap();
+}
+
+const QUIET: &str = r#"(http: (listen: "127.0.0.1:0"), data_dir: "data")"#;
+
+#[test]
+fn run_without_a_configuration_names_where_it_looked_and_what_writes_one() {
+    let shell = Shell::alone();
+    let output = shell.weir(&["run"]);
+    assert_eq!(code(&output), 2);
+    let text = err(&output);
+    for part in [
+        "./monitor.ron",
+        ".config/weir/monitor.ron",
+        "/etc/weir",
+        "weir init",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn run_with_a_bad_configuration_tells_everything_that_is_wrong() {
+    let shell = Shell::alone();
+    configure(&shell, "(\n    sorces: [],\n    http: (listen: 8000),\n)\n");
+    let output = shell.weir(&["run"]);
+    assert_eq!(code(&output), 2);
+    let text = err(&output);
+    assert!(
+        text.contains("./monitor.ron:2:5: sorces: unknown field; did you mean `sources`?"),
+        "{text}"
+    );
+    assert!(text.contains("./monitor.ron:3:20: http.listen"), "{text}");
+}
+
+#[test]
+fn a_secret_that_is_not_there_stops_the_start() {
+    let shell = Shell::alone();
+    configure(
+        &shell,
+        r#"(sources: [(name: "studio", plugin: "comfyui", config: { "url": "https://render.lan" },
+            credentials: { "proxy": Bearer(env: "WEIR_TEST_NOT_SET", origins: ["https://render.lan"]) })])"#,
+    );
+    let output = shell.weir(&["run"]);
+    assert_eq!(code(&output), 2, "{}", err(&output));
+    assert!(
+        err(&output).contains("WEIR_TEST_NOT_SET"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn a_daemon_answers_reloads_keeps_the_last_good_file_and_stops_with_0() {
+    let shell = Shell::alone();
+    configure(&shell, QUIET);
+    let mut daemon = Daemon::start(&shell, &[]);
+    let mode = fs::metadata(shell.path().join("data"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let status = |daemon: &Daemon| -> Value {
+        let output = shell.weir(&["status", "--json", "--url", &daemon.url]);
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        serde_json::from_str(&out(&output)).unwrap()
+    };
+    assert_eq!(status(&daemon)["reload"]["ok"], true);
+    configure(&shell, "(nonsense: 1)");
+    daemon.signal(Signal::HUP);
+    daemon.line_with("the last good one goes on");
+    let reload = status(&daemon)["reload"].clone();
+    assert_eq!(reload["ok"], false);
+    assert!(
+        reload["error"].as_str().unwrap().contains("nonsense"),
+        "{reload}"
+    );
+    configure(&shell, QUIET);
+    daemon.signal(Signal::HUP);
+    daemon.line_with("read again and taken");
+    assert_eq!(status(&daemon)["reload"]["ok"], true);
+    let second = shell.weir(&["run", "--listen", "127.0.0.1:0"]);
+    assert_eq!(code(&second), 1, "one daemon per data directory");
+    let doctor = shell.weir(&["doctor", "--url", &daemon.url]);
+    assert!(
+        out(&doctor).contains("uses the data directory"),
+        "{}",
+        out(&doctor)
+    );
+    daemon.signal(Signal::TERM);
+    daemon.line_with("everything acknowledged is on disk");
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_port_in_use_is_said_before_anything_is_started() {
+    let shell = Shell::alone();
+    configure(&shell, QUIET);
+    let daemon = Daemon::start(&shell, &[]);
+    let address = daemon.url.trim_start_matches("http://");
+    let output = shell.weir(&["run", "--listen", address, "--data-dir", "other"]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("in use"), "{}", err(&output));
+    assert!(!shell.path().join("other").exists());
+}
+
+#[test]
+fn the_demo_shows_all_that_the_recordings_hold() {
+    let shell = Shell::alone();
+    let output = shell.weir(&["demo", "--once", "--json"]);
+    let summary: Value = serde_json::from_str(&out(&output)).unwrap_or_default();
+    assert_eq!(code(&output), 0, "{summary:#}\n{}", err(&output));
+    assert_eq!(summary["ok"], true);
+    assert_eq!(summary["executions"], summary["expected"]["executions"]);
+    assert!(summary["alerts_delivered"].as_u64().unwrap() >= 2);
+    fs::remove_dir_all(summary["data_dir"].as_str().unwrap()).unwrap();
+}
