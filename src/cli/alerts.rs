@@ -123,6 +123,8 @@ async fn alert_id(client: &Client, id: &str) -> Result<String, CliError> {
     if let Ok(id) = uuid::Uuid::parse_str(id) {
         return Ok(id.to_string());
     }
+    // As a narrow terminal shows it.
+    let id = id.trim_end_matches('…');
     let query = [("status", "firing".to_owned())];
     let items = client.items("api/alerts", &query, ALERTS_MAX).await?;
     let ids = items.iter().filter_map(|item| item["id"].as_str());

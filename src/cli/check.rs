@@ -40,6 +40,9 @@ fn report(printer: &mut Printer, loaded: &Loaded) -> Result<(), CliError> {
     for missing in settings::missing_secrets(&loaded.config) {
         printer.line(format_args!("{file}: warning: {missing}"))?;
     }
+    for missing in settings::missing_plugins(&loaded.config) {
+        printer.line(format_args!("{file}: warning: {missing}"))?;
+    }
     let config = &loaded.config;
     let sources = count(config.sources.len(), "source");
     let rules = count(config.alerts.rules.len(), "rule");

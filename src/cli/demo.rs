@@ -64,14 +64,14 @@ pub async fn run(ctx: &mut Context, args: Args) -> Result<Exit, CliError> {
     let dir = tempfile::Builder::new().prefix("weir-demo-").tempdir()?;
     // Kept, so that people can look at what is in it.
     let dir = dir.keep();
+    ctx.printer
+        .note("preparing the plugins (the first time takes some seconds)");
+    warm_up(ctx, &dir).await?;
     if live {
         tui::log::install();
     } else {
         run::log_to_file(&dir.join("weir.log"))?;
     }
-    ctx.printer
-        .note("preparing the plugins (the first time takes some seconds)");
-    warm_up(ctx, &dir).await?;
     let stage = set(ctx, &dir, args.speed).await?;
     let expected = Expected::of(&stage.world);
     let outcome = if live {
@@ -213,13 +213,14 @@ async fn tell(
             }
         }
         let outcome = look(stage).await?;
-        if outcome.over && (outcome.is_whole(expected) || late(stage, started)) {
+        if (outcome.over && outcome.is_whole(expected)) || late(stage, started) {
             return Ok(outcome);
         }
-        if late(stage, started) {
-            return Ok(outcome);
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            // Leaving early is no reason to leave things running.
+            _ = tokio::signal::ctrl_c() => return Ok(outcome),
         }
-        tokio::time::sleep(LOOK).await;
     }
 }
 

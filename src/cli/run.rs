@@ -185,10 +185,11 @@ pub fn log_to_file(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn filter(level: &str) -> EnvFilter {
+/// `WEIR_LOG` and `RUST_LOG` are stronger than `level`. What the HTTP server says of its threads helps nobody.
+pub fn filter(level: &str) -> EnvFilter {
     EnvFilter::try_from_env("WEIR_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
-        .unwrap_or_else(|_| EnvFilter::new(level))
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},actix_server=warn")))
 }
 
 fn is_terminal() -> bool {

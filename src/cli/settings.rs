@@ -10,7 +10,9 @@ use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use url::Url;
-use weir_model::config::{self, Config, Diagnostic, ParseContext, Secret, TEXT_LEN_MAX};
+use weir_model::config::{
+    self, Config, Diagnostic, ParseContext, PluginEntry, PluginRef, Secret, TEXT_LEN_MAX,
+};
 
 /// A configuration that was read, and what was found while reading it.
 #[derive(Debug)]
@@ -114,17 +116,8 @@ pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
 
 /// Secrets that the configuration names and this machine does not have. The secrets themselves are not kept.
 pub fn missing_secrets(config: &Config) -> Vec<String> {
-    let sources = config
-        .sources
-        .iter()
-        .map(|source| (format!("source `{}`", source.name), &source.entry));
-    let receivers = config
-        .alerts
-        .receivers
-        .iter()
-        .map(|receiver| (format!("receiver `{}`", receiver.name), &receiver.entry));
     let mut missing = Vec::new();
-    for (owner, entry) in sources.chain(receivers) {
+    for (owner, entry) in entries(config) {
         for (name, credential) in &entry.credentials {
             let reason = match &credential.secret {
                 Secret::Env(variable) => match std::env::var_os(variable) {
@@ -140,6 +133,33 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
         }
     }
     missing
+}
+
+/// Plugin files that the configuration names and this machine does not have.
+pub fn missing_plugins(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (owner, entry) in entries(config) {
+        if let PluginRef::File(path) = &entry.plugin
+            && let Err(error) = File::open(path)
+        {
+            let reason = plain(&error);
+            missing.push(format!("{owner}: cannot read {}: {reason}", path.display()));
+        }
+    }
+    missing
+}
+
+fn entries(config: &Config) -> impl Iterator<Item = (String, &PluginEntry)> {
+    let sources = config
+        .sources
+        .iter()
+        .map(|source| (format!("source `{}`", source.name), &source.entry));
+    let receivers = config
+        .alerts
+        .receivers
+        .iter()
+        .map(|receiver| (format!("receiver `{}`", receiver.name), &receiver.entry));
+    sources.chain(receivers)
 }
 
 /// Where clients on this machine reach a daemon that listens there.

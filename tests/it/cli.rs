@@ -4,7 +4,7 @@ mod daemon;
 
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -34,10 +34,24 @@ impl Shell {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let first = lines.next().unwrap().unwrap();
-                while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-                let request = first.rsplit_once(' ').unwrap().0.to_owned();
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                let head: Vec<String> = reader
+                    .by_ref()
+                    .lines()
+                    .map(Result::unwrap)
+                    .take_while(|line| !line.is_empty())
+                    .collect();
+                // An unread body would reset the connection when it is closed.
+                let length = head
+                    .iter()
+                    .find_map(|line| line.strip_prefix("content-length: "));
+                let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+                reader.read_exact(&mut body).unwrap();
+                let mut request = head[0].rsplit_once(' ').unwrap().0.to_owned();
+                let resume = head.iter().find(|line| line.starts_with("last-event-id"));
+                if let Some(resume) = resume {
+                    request.push_str(&format!("?{resume}"));
+                }
                 let (status, body) = answer(&request);
                 let kind = match body.starts_with("id: ") {
                     true => "text/event-stream",
@@ -142,6 +156,11 @@ fn daemon(request: &str) -> (u16, String) {
             200,
             json!({"id": 4, "source": "studio", "until": "2024-11-22T18:00:00Z"}).to_string(),
         ),
+        "GET /api/events" if request.contains("last-event-id: 0193abcd-2") => (
+            200,
+            "id: 0193abcd-3\ndata: {\"seq\":3,\"type\":\"execution.found\"}\n\n".to_owned(),
+        ),
+        "GET /api/events" if request.contains("last-event-id") => (503, "{}".to_owned()),
         "GET /api/events" => (
             200,
             "id: 0193abcd-1\nevent: execution.started\ndata: {\"seq\":1,\"type\":\"execution.started\",\"time\":\"2024-11-22T10:00:01.000Z\",\"workflow\":{\"id\":1,\"name\":\"portrait\"},\"execution\":{\"number\":12,\"source\":\"studio\"},\"step\":null,\"data\":{}}\n\n: head 2\n\nid: 0193abcd-2\nevent: execution.failed\ndata: {\"seq\":2,\"type\":\"execution.failed\",\"time\":\"2024-11-22T10:00:13.400Z\",\"data\":{\"error\":\"out of memory\"}}\n\n".to_owned(),
@@ -226,6 +245,28 @@ fn json_is_what_the_daemon_sent_and_carries_no_controls() {
         .collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[1]["type"], "execution.failed");
+}
+
+#[test]
+fn following_events_goes_on_where_the_connection_broke_off() {
+    let shell = Shell::with(daemon);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args([
+            "events", "-f", "--since", "0", "--json", "--url", &shell.url,
+        ])
+        .env("HOME", shell.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let seqs: Vec<Value> = lines
+        .take(3)
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()["seq"].take())
+        .collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(seqs, [1, 2, 3]);
 }
 
 #[test]

@@ -331,8 +331,10 @@ impl Entry {
     }
 
     fn note_check(&self, checked: &Result<String, Failure>) {
-        let said = checked.as_ref().map(Clone::clone);
-        let said = said.map_err(|failure| failure.message.clone());
+        let said = match checked {
+            Ok(answer) => Ok(answer.clone()),
+            Err(failure) => Err(failure.message.clone()),
+        };
         self.status
             .send_modify(|status| status.last_check = Some(said));
     }

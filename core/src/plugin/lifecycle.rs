@@ -1,4 +1,14 @@
 //! The life of one plugin entry as a pure state machine: what comes after a failure, and when.
+//!
+//! ```text
+//! Loading → Linked → Opening → Ready → (Draining) → Stopped
+//!    │ file or contract   │ misconfigured → Parked ── 1 h ──────────────┐
+//!    └→ Incompatible      │ open failed → Backoff (no strike) ──────────┤
+//!                         └ trap or limit, here or when Ready: a strike │
+//!                            → Backoff (1 s·2ⁿ ≤ 5 min, full jitter) ───┤→ Opening
+//!                            → the 5th in 10 min: Quarantined ── probe ─┘
+//! the operator's resume leads from every waiting state to Loading
+//! ```
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

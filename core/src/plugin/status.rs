@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Role;
 
-/// Where an entry stands (the diagram is in ARCHITECTURE.md).
+/// Where an entry stands; `lifecycle.rs` says what leads where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PluginState {
     /// The file is read, checked and compiled.

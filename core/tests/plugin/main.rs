@@ -1,5 +1,10 @@
 //! The plugin host against guests that behave and guests that do not.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what tests share may panic, as tests do"
+)]
+
 mod bundled;
 mod guest;
 

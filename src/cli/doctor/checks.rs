@@ -2,6 +2,7 @@
 
 use super::Finding;
 use crate::cli::Context;
+use crate::cli::check::count;
 use crate::cli::exit::CliError;
 use crate::cli::human::{bytes, duration, one_line};
 use crate::cli::settings::{self, LoadError, Loaded};
@@ -113,7 +114,7 @@ fn configuration(
         (None, None) => finding(
             WHAT,
             Verdict::Good,
-            format!("{file}, {} sources", loaded.config.sources.len()),
+            format!("{file}, {}", count(loaded.config.sources.len(), "source")),
         ),
     });
     Some(loaded)
@@ -279,7 +280,9 @@ fn seen_source(source: &Source) -> Finding {
     let name = &source.name;
     match source.status.as_str() {
         "ok" => finding(WHAT, Verdict::Good, format!("{name} answers")),
-        "starting" => finding(WHAT, Verdict::Note, format!("{name} is starting")),
+        "starting" if source.last_error.is_none() => {
+            finding(WHAT, Verdict::Note, format!("{name} is starting"))
+        }
         status => {
             let error = source.last_error.as_deref().unwrap_or("no reason known");
             finding(

@@ -120,7 +120,10 @@ fn install_crypto() {
 
 /// Answers the pinned name with the pinned addresses, and every other name with an error.
 #[derive(Clone, Default)]
-struct PinnedResolver(Arc<Mutex<Option<(String, Vec<SocketAddr>)>>>);
+struct PinnedResolver(Arc<Mutex<Option<Pinned>>>);
+
+/// A host name and where it is.
+type Pinned = (String, Vec<SocketAddr>);
 
 impl PinnedResolver {
     fn set(&self, name: String, addresses: Vec<SocketAddr>) {
