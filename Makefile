@@ -10,7 +10,7 @@ ARGS ?=
 TARGET = $(or $(shell $(CARGO) metadata --no-deps --offline --format-version 1 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help plugins host-tools build install run demo test test-plugins fmt lint wall doc check
+.PHONY: help plugins host-tools build install run demo test test-plugins test-crash bench-smoke fmt lint wall doc check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ else
 	$(CARGO) test --locked --workspace --lib --bins --tests
 endif
 	$(CARGO) test --locked --workspace --doc
+
+test-crash: plugins ## kill -9 in a loop, 50 rounds, and the disk's failures under strace
+	WEIR_CRASH_ROUNDS=50 $(CARGO) test --locked -p weir-core --test journal crash
 
 fmt: ## Format everything
 	$(CARGO) fmt --all

@@ -64,7 +64,7 @@ impl JobSource for Bench {
 }
 
 /// Runs one job to its failure and returns what the alert says.
-pub async fn run() -> Result<String, Box<dyn std::error::Error>> {
+pub(crate) async fn run() -> Result<String, Box<dyn std::error::Error>> {
     let bench = Arc::new(Bench::default());
     bench.set("frame-1", JobState::Running, None);
     let mut config = Config::temporary()?.source("bench", Duration::from_millis(20), bench.clone());
