@@ -28,7 +28,7 @@ pub(in crate::api) async fn alert(state: Data<ApiState>, id: Path<String>) -> Ht
             @if let Some(ends) = alert.ends { dt { "Until" } dd { (frame.time(ends)) } }
             dt { "Happened" } dd { (alert.count) @if alert.count == 1 { " time" } @else { " times" } }
             @if let Some(by) = &alert.acknowledged_by { dt { "Taken by" } dd { (cut(by)) " " (frame.optional_time(alert.acknowledged_at)) } }
-            @for (label, value) in alert.labels.iter().take(20) {
+            @for (label, value) in alert.labels.iter().filter(|(label, _)| !matches!(label.as_str(), "rule" | "severity")).take(20) {
                 dt { (cut(label)) } dd { (cut(value.as_str().unwrap_or_default())) }
             }
         }

@@ -76,7 +76,7 @@ fn facts(frame: &Frame, view: &ExecutionView) -> Markup {
             dt { "Started" } dd { (frame.optional_time(view.started_at)) }
             dt { "Ended" } dd { (frame.optional_time(view.completed_at)) }
             @if let Some(wait) = view.queue_wait { dt { "Waited" } dd { (duration(wait.0)) } }
-            @if let Some(took) = view.duration { dt { "Took" } dd { (duration(took.0)) } }
+            @if let Some(took) = view.duration { dt { @if view.completed_at.is_some() { "Took" } @else { "Runs for" } } dd { (duration(took.0)) } }
             @if let Some(place) = view.position { dt { "Place in the queue" } dd { (u64::from(place) + 1) } }
             @if view.attempt > 1 { dt { "Attempt" } dd { (view.attempt) } }
             @if let Some(since) = view.stale_since { dt { "Stale" } dd.warn { "no contact since " (frame.time(since)) } }

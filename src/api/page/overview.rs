@@ -13,6 +13,8 @@ use weir_model::status::Status;
 /// Rows of each table.
 const RUNNING_MAX: usize = 50;
 const QUEUED_MAX: usize = 20;
+/// Waiting ones among which the next are looked for: the newest.
+const QUEUED_LOOK: usize = 100;
 const CLOSED_MAX: usize = 10;
 const ALERTS_MAX: usize = 20;
 const SOURCES_MAX: usize = 50;
@@ -49,7 +51,7 @@ fn look(reader: &Reader, base_url: &str) -> Result<Overview, Problem> {
         running,
         queued: newest(
             &[Status::Pending, Status::Queued, Status::Initializing],
-            QUEUED_MAX,
+            QUEUED_LOOK,
         )?,
         failed: newest(&[Failed, Partial, Timeout, Lost], CLOSED_MAX)?,
         finished: newest(&[Completed, Cancelled], CLOSED_MAX)?,
@@ -57,6 +59,13 @@ fn look(reader: &Reader, base_url: &str) -> Result<Overview, Problem> {
         firing: count,
         alerts: store::alert_heads(&firing, base_url),
     })
+}
+
+/// What runs next comes first. The place in the queue is live, not stored with every change.
+fn next_in_queue(mut queued: Vec<ExecutionView>) -> Vec<ExecutionView> {
+    queued.sort_by_key(|waiting| (waiting.position.unwrap_or(u32::MAX), waiting.execution_seq));
+    queued.truncate(QUEUED_MAX);
+    queued
 }
 
 /// `GET /`.
@@ -90,7 +99,7 @@ fn overview_content(state: &ApiState, frame: &Frame, overview: &Overview) -> Mar
         @if !overview.alerts.is_empty() { (open_alerts(frame, &overview.alerts, overview.firing)) }
         (sources(state, frame))
         (running(&views(&overview.running), count(false)))
-        (queued(&views(&overview.queued), count(true)))
+        (queued(&next_in_queue(views(&overview.queued)), count(true)))
         (failures(frame, &views(&overview.failed)))
         (finished(frame, &views(&overview.finished)))
         (mutes(frame, &state.monitor.status().mutes.iter().map(MuteView::new).collect::<Vec<_>>()))
@@ -150,7 +159,7 @@ fn sources(state: &ApiState, frame: &Frame) -> Markup {
                         span.sub {
                             (cut(&source.plugin_name)) " · " (source.open_jobs) " open"
                             @if let Some(at) = source.last_ok_at { " · seen " (frame.time(at)) }
-                            @if let Some(took) = source.poll_duration { " · " (duration(took.0)) " a poll" }
+                            @if let Some(took) = source.poll_duration { " · polled in " (duration(took.0)) }
                         }
                         @if let Some(since) = source.stale_since {
                             span.sub.warn { "no contact since " (frame.time(since)) "; statuses are as they were then" }
@@ -172,7 +181,7 @@ fn running(views: &[ExecutionView], count: u64) -> Markup {
             h2 { "Running " span.count { (count) } }
             @if views.is_empty() { p.dim { "Nothing." } }
             @for view in views {
-                article {
+                article.stale[view.stale_since.is_some()] {
                     div.line { div { (name(view)) } @if view.status != "running" { (badge(view.status)) } }
                     div.bar { (bar(view)) }
                     span.sub {

@@ -34,7 +34,7 @@ article{padding:.55rem 0;border-top:1px solid var(--line)}
 h2+article{border-top:0;padding-top:0}
 .bar{display:flex;align-items:center;gap:.7rem;margin:.35rem 0}
 .percent{min-width:3.2rem;text-align:right;font-variant-numeric:tabular-nums;font-size:.9rem;white-space:nowrap}
-progress{flex:1;min-width:0;height:.6rem;border:0;border-radius:.3rem;overflow:hidden;background:var(--line);
+progress{flex:1;width:0;min-width:0;height:.6rem;border:0;border-radius:.3rem;overflow:hidden;background:var(--line);
 accent-color:var(--run);-webkit-appearance:none;appearance:none}
 progress::-webkit-progress-bar{background:var(--line);border-radius:.3rem}
 progress::-webkit-progress-value{background:var(--run);border-radius:.3rem}
@@ -54,7 +54,9 @@ th{text-align:left;font-size:.8rem;color:var(--dim);font-weight:500}
 th,td{padding:.4rem .6rem .4rem 0;border-top:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
 tr:first-child>*{border-top:0}
 th:last-child,td:last-child{padding-right:0}
-.num{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+.num{width:1%;text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+article.stale progress{filter:grayscale(1);opacity:.6}
+h1~pre,h1~.bar{margin-bottom:1rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.3rem 0;font-size:.85rem;
 font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 p.error{background:var(--card);border:1px solid var(--bad);border-left-width:.3rem;border-radius:.4rem;padding:.5rem .8rem;
