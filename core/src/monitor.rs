@@ -4,6 +4,7 @@ mod plan;
 mod runtime;
 mod samples;
 mod views;
+mod watch;
 
 pub use plan::{BundledPlugin, PlanError, read_secret};
 pub use views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};

@@ -146,7 +146,8 @@ impl ReceiverActor {
             clock: self.clock.clone(),
         };
         async move {
-            let looked = tokio::task::spawn_blocking(move || look(&journal, &name, now, limit)).await;
+            let looked =
+                tokio::task::spawn_blocking(move || look(&journal, &name, now, limit)).await;
             let found = looked.map_err(|_| RoundFailed::CutOff)??;
             let full = found.due.len() == limit;
             let carried = found.due.len();
@@ -162,9 +163,15 @@ impl ReceiverActor {
 
     /// How many messages the rate allows now, and when it allows the next one.
     fn allowance(&mut self, now: Timestamp) -> (usize, Option<Timestamp>) {
-        let Some(rate) = self.rate else { return (BATCH, None) };
+        let Some(rate) = self.rate else {
+            return (BATCH, None);
+        };
         let per = SignedDuration::try_from(rate.per).unwrap_or(SignedDuration::MAX);
-        while self.sent_at.front().is_some_and(|at| now.duration_since(*at) >= per) {
+        while self
+            .sent_at
+            .front()
+            .is_some_and(|at| now.duration_since(*at) >= per)
+        {
             self.sent_at.pop_front();
         }
         let count = usize::try_from(rate.count).unwrap_or(usize::MAX);
@@ -178,7 +185,10 @@ impl ReceiverActor {
         let (limit, later) = self.allowance(now);
         if let Some(later) = later {
             // More than the rate allows waits in the outbox, where nothing is lost.
-            self.wake_in(Duration::try_from(later.duration_since(now)).unwrap_or_default(), ctx);
+            self.wake_in(
+                Duration::try_from(later.duration_since(now)).unwrap_or_default(),
+                ctx,
+            );
             return;
         }
         self.busy = true;
@@ -236,7 +246,12 @@ enum RoundFailed {
     Ledger(String),
 }
 
-fn look(journal: &JournalHandle, receiver: &str, now: Timestamp, limit: usize) -> Result<Found, ReadError> {
+fn look(
+    journal: &JournalHandle,
+    receiver: &str,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Found, ReadError> {
     let reader = journal.reader()?;
     let mut due = Vec::new();
     for row in reader.outbox_due(receiver, now, limit)? {

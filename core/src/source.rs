@@ -74,6 +74,11 @@ pub struct PollSource;
 #[rtype(result = "()")]
 pub struct StopSource;
 
+/// weir itself did not look for a while: absence counts anew.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Blinded;
+
 pub struct SourceActor {
     options: SourceOptions,
     state: SourceState,
@@ -487,6 +492,15 @@ impl Handler<PollSource> for SourceActor {
         }
         let cycle = self.cycle();
         ctx.spawn(cycle.map(|polled, actor, ctx: &mut Context<Self>| actor.settle(&polled, ctx)));
+    }
+}
+
+impl Handler<Blinded> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Blinded, _: &mut Self::Context) {
+        self.rounds.blind();
+        self.blind_until = Some(self.clock.now());
     }
 }
 

@@ -97,10 +97,6 @@ pub struct WorkflowActor {
 }
 
 impl WorkflowActor {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "an actor is born with everything it will ever need"
-    )]
     pub fn new(
         stored: Stored,
         life: u64,

@@ -322,6 +322,11 @@ async fn a_mute_is_set_shown_and_lifted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    clippy::type_complexity,
+    reason = "a table of requests and what they are answered"
+)]
 async fn what_cannot_be_answered_is_a_problem_document() {
     let stage = Stage::new().await;
     let json_body = &["content-type: application/json"][..];

@@ -3,19 +3,20 @@
 use super::plan::{self, BundledPlugin, PlanError};
 use super::samples;
 use super::views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
+use super::watch;
 use super::{Config, ReloadError, StartError};
 use crate::alert::{AlertRouter, Reconfigure};
 use crate::clock::Clock;
 use crate::exposition;
 use crate::feed::Feed;
 use crate::journal::{
-    Commit, Durability, Journal, JournalHandle, JournalOptions, JournalState, ReadError, Reader,
+    Commit, Durability, Fault, Journal, JournalHandle, JournalOptions, ReadError, Reader,
     Retention, SourceCommit, SourceRow,
 };
 use crate::live::Board;
 use crate::metrics::{MetricsAggregator, MetricsView};
-use crate::plugin::{HostOptions, PluginHandle, PluginHost, PluginState, PluginStatus, Role};
-use crate::receiver::{Bell, DeliverUnrecorded, ReceiverActor, StopReceiver, Target};
+use crate::plugin::{HostOptions, PluginHandle, PluginHost, PluginStatus, Role};
+use crate::receiver::{Bell, ReceiverActor, StopReceiver, Target};
 use crate::registry::{Corridor, PanicWorkflow, Registry, Route, Routed};
 use crate::resource::{ResourceSampler, SamplerSettings, SetSampling};
 use crate::sampler::ResourceSample;
@@ -30,7 +31,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::watch as watching;
+use tokio::sync::{broadcast, mpsc, oneshot};
 use weir_model::alert::mute::Mute;
 use weir_model::alert::notification::Notification;
 use weir_model::alert::route::LOG_RECEIVER;
@@ -43,8 +45,6 @@ use weir_model::status::Status;
 
 /// Notifications a listener may fall behind before it loses the oldest.
 const NOTIFICATIONS: usize = 1024;
-/// Between two attempts to open a closed journal again.
-const REOPEN: Duration = Duration::from_secs(5);
 
 /// What the handle asks of the running monitor.
 pub(super) enum Order {
@@ -70,36 +70,36 @@ pub(super) struct Shared {
     pub router: Slot<AlertRouter>,
     pub troubles: Troubles,
     started_at: Timestamp,
-    sources: RwLock<BTreeMap<String, RunningSource>>,
-    receivers: RwLock<BTreeMap<String, RunningReceiver>>,
+    pub sources: RwLock<BTreeMap<String, RunningSource>>,
+    pub receivers: RwLock<BTreeMap<String, RunningReceiver>>,
     actors: RwLock<Vec<Arc<Counters>>>,
     reload: RwLock<ReloadView>,
     /// How far each consumer has read.
-    consumers: Vec<(&'static str, watch::Receiver<Seq>)>,
+    consumers: Vec<(&'static str, watching::Receiver<Seq>)>,
 }
 
 #[derive(Clone)]
-struct RunningSource {
+pub(super) struct RunningSource {
     row: SourceRow,
     control: bool,
     /// What it was configured with; none for a source inside the program.
     config: Option<config::SourceConfig>,
-    slot: Slot<SourceActor>,
+    pub(super) slot: Slot<SourceActor>,
     stopping: Stopping,
     health: SharedHealth,
     plugin: Option<PluginHandle>,
 }
 
 #[derive(Clone)]
-struct RunningReceiver {
+pub(super) struct RunningReceiver {
     handler: String,
     config: Option<config::ReceiverConfig>,
-    slot: Slot<ReceiverActor>,
+    pub(super) slot: Slot<ReceiverActor>,
     stopping: Stopping,
     plugin: Option<PluginHandle>,
 }
 
-fn read<T: Clone>(lock: &RwLock<T>) -> T {
+pub(super) fn read<T: Clone>(lock: &RwLock<T>) -> T {
     lock.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
@@ -250,7 +250,7 @@ struct Runtime {
     sampler: Option<Slot<ResourceSampler>>,
     bell: Bell,
     stopping: Stopping,
-    deadman: Stopping,
+    deadman: std::cell::RefCell<Stopping>,
     journal: Journal,
 }
 
@@ -308,8 +308,8 @@ impl Runtime {
             ..HostOptions::default()
         })?;
         let troubles = Troubles::new(handle.clone(), clock.clone());
-        let (metrics_at, metrics_cursor) = watch::channel(Seq(0));
-        let (router_at, router_cursor) = watch::channel(Seq(0));
+        let (metrics_at, metrics_cursor) = watching::channel(Seq(0));
+        let (router_at, router_cursor) = watching::channel(Seq(0));
         let shared = Arc::new(Shared {
             board: Board::default(),
             data_dir: config.data_dir.clone(),
@@ -338,7 +338,7 @@ impl Runtime {
             sampler: None,
             bell: Bell::default(),
             stopping: Stopping::default(),
-            deadman: Stopping::default(),
+            deadman: std::cell::RefCell::default(),
             journal,
         };
         runtime.plan(&config.settings).map_err(StartError::Plan)?;
@@ -350,6 +350,7 @@ impl Runtime {
         }
         runtime.start_sources(&config).await?;
         runtime.start_watchers(&config.settings);
+        runtime.tell_downtime(config.settings.sources.is_empty());
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let started = Commit::system(
             vec![SystemEvent::Started { version }],
@@ -357,6 +358,23 @@ impl Runtime {
         );
         drop(runtime.shared.journal.try_commit(started));
         Ok(runtime)
+    }
+
+    /// weir itself was not there: what happened meanwhile was seen late or not at all.
+    fn tell_downtime(&self, nothing_watched: bool) {
+        let journal = &self.shared.journal;
+        let newest = Seq(journal.head().0 - 1);
+        let last = journal
+            .reader()
+            .and_then(|reader| reader.events_after(newest, 1));
+        let last = last
+            .ok()
+            .and_then(|events| events.first().map(|event| event.row.at));
+        let (Some(from), false) = (last, nothing_watched) else {
+            return;
+        };
+        let reason = "weir was not running";
+        watch::tell_blind(&self.shared, from, self.shared.started_at, reason);
     }
 
     /// Every plugin entry made ready, or everything that is wrong.
@@ -437,6 +455,15 @@ impl Runtime {
                 guard,
             )
         });
+        if let Some(plugin) = &plugin {
+            let (subject, what) = (format!("handler {name}"), format!("receiver {name}"));
+            actix::spawn(watch::plugin(
+                subject,
+                what,
+                plugin.clone(),
+                self.shared.troubles.clone(),
+            ));
+        }
         self.shared.register(slot.counters());
         let handler =
             config.map_or_else(|| "log".to_owned(), |c| plan::plugin_name(&c.entry.plugin));
@@ -454,7 +481,7 @@ impl Runtime {
             .insert(name.to_owned(), running);
     }
 
-    fn start_consumers(&self, metrics_at: watch::Sender<Seq>, router_at: watch::Sender<Seq>) {
+    fn start_consumers(&self, metrics_at: watching::Sender<Seq>, router_at: watching::Sender<Seq>) {
         let shared = &self.shared;
         let (journal, view) = (shared.journal.clone(), shared.metrics.clone());
         let metrics_at = Arc::new(metrics_at);
@@ -622,11 +649,14 @@ impl Runtime {
         });
         self.shared.register(slot.counters());
         if let Some(plugin) = &plugin {
-            actix::spawn(watch_plugin(
-                name.clone(),
+            let subject = format!("source {name}");
+            let watching = watch::plugin(
+                subject.clone(),
+                subject,
                 plugin.clone(),
                 self.shared.troubles.clone(),
-            ));
+            );
+            actix::spawn(watching);
         }
         let control = config.is_some_and(|c| c.control);
         let running = RunningSource {
@@ -744,16 +774,22 @@ impl Runtime {
     }
 
     fn start_watchers(&self, settings: &config::Config) {
+        self.start_deadman(settings);
+        actix::spawn(watch::journal(self.shared.clone(), self.stopping.clone()));
+        actix::spawn(watch::blindness(self.shared.clone(), self.stopping.clone()));
+    }
+
+    fn start_deadman(&self, settings: &config::Config) {
+        self.deadman.replace(Stopping::default()).begin();
         if let Some(deadman) = &settings.alerts.deadman {
             actix::spawn(crate::deadman::run(
                 deadman.url.clone(),
                 deadman.interval,
                 self.shared.journal.clone(),
                 self.shared.clock.clone(),
-                self.deadman.clone(),
+                self.deadman.borrow().clone(),
             ));
         }
-        actix::spawn(watch_journal(self.shared.clone(), self.stopping.clone()));
     }
 
     async fn serve(
@@ -780,6 +816,10 @@ impl Runtime {
 
     async fn panic(&self, name: &str) -> bool {
         match name.split_once(':') {
+            None if name == "journal" => {
+                self.shared.journal.inject(Fault::Panic);
+                true
+            }
             None if name == "registry" => self.registry.try_send(Panic).is_ok(),
             None if name == "metrics" => self.aggregator.try_send(Panic).is_ok(),
             None if name == "alerts" => self.shared.router.try_send(Panic).is_ok(),
@@ -825,6 +865,9 @@ impl Runtime {
             sampler.signal(SetSampling(new.resources.clone()));
         }
         self.shared.journal.set_retention(retention(&new));
+        if new.alerts.deadman != old.alerts.deadman {
+            self.start_deadman(&new);
+        }
         *self
             .shared
             .reload
@@ -926,7 +969,7 @@ impl Runtime {
             source.slot.signal(StopSource);
         }
         self.stopping.begin();
-        self.deadman.begin();
+        self.deadman.borrow().begin();
         for receiver in read(&self.shared.receivers).values() {
             receiver.stopping.begin();
             receiver.slot.signal(StopReceiver);
@@ -1025,67 +1068,5 @@ fn open_runs(reader: &Reader, source: SourceId) -> Result<Vec<(RunKey, Status)>,
         };
         after = last.record.seq;
         runs.extend(page.into_iter().map(|e| (e.record.key, e.record.status)));
-    }
-}
-
-/// Says when a source's plugin cannot run, and when it can again.
-async fn watch_plugin(name: String, plugin: PluginHandle, troubles: Troubles) {
-    let subject = format!("source {name}");
-    let mut status = plugin.subscribe();
-    loop {
-        let state = status.borrow_and_update().state.clone();
-        match &state {
-            PluginState::Parked { .. }
-            | PluginState::Quarantined { .. }
-            | PluginState::Incompatible { .. } => {
-                let why = state.reason().unwrap_or_default();
-                troubles.raise(
-                    &subject,
-                    &format!("the plugin of source {name} is {}: {why}", state.name()),
-                );
-            }
-            PluginState::Ready => troubles.clear(&subject),
-            PluginState::Stopped => return,
-            _ => {}
-        }
-        if status.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// A closed journal: tells every receiver past the outbox, and opens it again once its end was read back from disk.
-async fn watch_journal(shared: Arc<Shared>, stopping: Stopping) {
-    let mut state = shared.journal.watch_state();
-    while !stopping.begun() {
-        let now = state.borrow_and_update().clone();
-        if let JournalState::Closed { reason, .. } = now {
-            if stopping.begun() {
-                return;
-            }
-            tracing::error!(%reason, "the journal is closed: intake is refused until it can be read back");
-            let notice = crate::alert::journal_closed(&reason, shared.clock.now());
-            for (name, receiver) in read(&shared.receivers) {
-                let notice = Notification {
-                    receiver: name,
-                    ..notice.clone()
-                };
-                receiver.slot.signal(DeliverUnrecorded(Box::new(notice)));
-            }
-            while !stopping.begun() && shared.journal.reopen().await.is_err() {
-                tokio::time::sleep(REOPEN).await;
-            }
-            if !stopping.begun() {
-                shared.troubles.raise(
-                    "journal",
-                    &format!("the journal was closed and is open again: {reason}"),
-                );
-                shared.troubles.clear("journal");
-            }
-            continue;
-        }
-        if state.changed().await.is_err() {
-            return;
-        }
     }
 }
