@@ -410,6 +410,17 @@ async fn what_cannot_be_answered_is_a_problem_document() {
             .header("allow"),
         Some("GET, HEAD, POST")
     );
+    let unreadable = stage.get("/api/executions/%FF").await;
+    assert_eq!(unreadable.status, 404);
+    assert_eq!(
+        unreadable.header("content-type"),
+        Some("application/problem+json")
+    );
+    let endless = stage.ask("HEAD", "/api/events", &[], "").await;
+    assert_eq!(
+        (endless.status, endless.header("allow")),
+        (405, Some("GET"))
+    );
     let head = stage.ask("HEAD", "/api/executions", &[], "").await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     stage.stop().await;
@@ -565,6 +576,41 @@ async fn a_stream_that_cannot_go_on_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_away_for_longer_than_events_are_kept_is_told() {
+    let stage = Stage::new().await;
+    stage.show(vec![job("old", JobState::Completed)]).await;
+    stage.show(Vec::new()).await;
+    stage
+        .monitor()
+        .clock()
+        .advance(Duration::from_secs(40 * 86_400));
+    let deleted = async {
+        // What a consumer has not stored yet is kept: they store every second.
+        while stage.monitor().journal().retain_now().await == 0 {
+            stage.show(Vec::new()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), deleted)
+        .await
+        .unwrap();
+    let kept = stage.monitor().journal().retained_from().0;
+    assert!(kept > 1);
+    let mut stream = Stream::open(stage.address(), "/api/events?since=0&follow=false", &[]).await;
+    let gap = stream.named("gap").await;
+    assert_eq!(gap.data["reason"], "not_retained");
+    assert_eq!(
+        (&gap.data["from"], &gap.data["to"]),
+        (&json!(1), &json!(kept - 1))
+    );
+    while let Some(message) = stream.next().await {
+        if message.id.is_some() {
+            assert!(message.data["seq"].as_i64().unwrap() >= kept, "{message:?}");
+        }
+    }
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_filtered_and_can_end_at_the_head() {
     let stage = Stage::new().await;
     let mut other = job("b", JobState::Completed);
@@ -600,9 +646,15 @@ async fn a_stream_is_filtered_and_can_end_at_the_head() {
         &[],
     )
     .await;
+    let mut comment = None;
     while let Some(message) = stream.next().await {
         assert!(message.id.is_none(), "{message:?}");
+        comment = message.comment.or(comment);
     }
+    assert!(
+        comment.unwrap().starts_with("head "),
+        "a heartbeat tells where the journal stands"
+    );
     stage.stop().await;
 }
 
