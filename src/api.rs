@@ -108,6 +108,14 @@ macro_rules! address {
             routes: || vec![get($get), head($get), web::post().to($post)],
         }
     };
+    ($path:literal, STREAM => $handler:expr) => {
+        Address {
+            path: $path,
+            // An endless answer has no head of its own.
+            allow: "GET",
+            routes: || vec![get($handler)],
+        }
+    };
     ($path:literal, POST => $handler:expr) => {
         Address {
             path: $path,
@@ -150,7 +158,7 @@ const ADDRESSES: &[Address] = &[
     address!("/api/mutes", GET => alerts::mutes, POST => alerts::mute),
     address!("/api/mutes/{id}", DELETE => alerts::unmute),
     address!("/api/resources", GET => resources::latest),
-    address!("/api/events", GET => events::follow),
+    address!("/api/events", STREAM => events::follow),
 ];
 
 fn get<F, Args>(handler: F) -> Route
@@ -182,6 +190,9 @@ pub fn configure(config: &mut ServiceConfig) {
             .fold(Resource::new(address.path), Resource::route);
         config.service(resource.default_service(web::to(refuse)));
     }
+    config.app_data(
+        web::PathConfig::default().error_handler(|_, _| Problem::unreadable_address().into()),
+    );
     config.default_service(web::to(errors::unknown_address));
 }
 

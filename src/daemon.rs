@@ -8,6 +8,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -159,7 +160,14 @@ impl Server {
                 _ = interrupt.recv() => break tracing::info!("SIGINT: stopping"),
                 _ = hangup.recv() => {
                     systemd::reloading();
-                    reload().await;
+                    let mut reloading = pin!(reload());
+                    loop {
+                        tokio::select! {
+                            () = &mut reloading => break,
+                            // Compiling a plugin may take longer than the watchdog waits.
+                            () = beat.tick() => beat.alive(&self.monitor),
+                        }
+                    }
                     beat.ready(&self.monitor);
                 }
                 () = beat.tick() => beat.alive(&self.monitor),

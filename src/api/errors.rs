@@ -100,6 +100,10 @@ impl Problem {
         )
     }
 
+    pub fn unreadable_address() -> Problem {
+        Problem::not_found("there is nothing there: the address is not UTF-8")
+    }
+
     pub fn method_not_allowed(allow: &'static str) -> Problem {
         let detail = format!("this address takes {allow}");
         let mut problem = Problem::new(

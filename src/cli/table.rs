@@ -78,13 +78,13 @@ fn line<'a>(
     printer: &Printer,
 ) -> String {
     let mut out = String::new();
-    for (index, (width, (text, tone))) in widths.iter().zip(cells).enumerate() {
-        if index > 0 {
+    // A column without a title shows only when a row has something in it.
+    let shown = widths.iter().zip(cells).filter(|(width, _)| **width > 0);
+    for (width, (text, tone)) in shown {
+        if !out.is_empty() {
             out.push_str("  ");
         }
-        let last = index + 1 == widths.len();
-        let text = pad(text, *width);
-        out.push_str(&printer.paint(if last { text.trim_end() } else { &text }, tone));
+        out.push_str(&printer.paint(&pad(text, *width), tone));
     }
     out.trim_end().to_owned()
 }

@@ -55,11 +55,9 @@ fn status(monitor: &MonitorHandle) -> String {
         JournalState::Open => {
             let metrics = monitor.metrics();
             let (sources, overall) = (monitor.sources().len(), metrics.overall());
-            format!(
-                "{sources} sources, {} running, {} queued",
-                overall.running(),
-                overall.queued()
-            )
+            let plural = if sources == 1 { "" } else { "s" };
+            let (running, queued) = (overall.running(), overall.queued());
+            format!("{sources} source{plural}, {running} running, {queued} queued")
         }
     }
 }
