@@ -10,7 +10,7 @@ ARGS ?=
 TARGET = $(or $(shell $(CARGO) metadata --no-deps --offline --format-version 1 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help plugins host-tools build install run demo test test-plugins test-crash bench-smoke fmt lint wall doc check
+.PHONY: help plugins host-tools build install run demo test test-plugins test-crash bench bench-smoke fmt lint wall doc check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ endif
 
 test-crash: plugins ## kill -9 in a loop, 50 rounds, and the disk's failures under strace
 	WEIR_CRASH_ROUNDS=50 $(CARGO) test --locked -p weir-core --test journal crash
+
+bench: plugins ## Measure what docs/figures.md says, each figure against its limit
+	$(CARGO) bench --locked --benches
+
+bench-smoke: plugins ## The benches at 1/100 scale: they run, their figures mean nothing
+	WEIR_BENCH_SCALE=0.01 $(CARGO) bench --locked --workspace --profile dev --benches
 
 fmt: ## Format everything
 	$(CARGO) fmt --all

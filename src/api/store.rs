@@ -12,9 +12,6 @@ use weir_model::id::ExecutionSeq;
 
 /// After this the client is told to come back.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages among which the deliveries of alerts are looked for.
-const OUTBOX_PAGE: usize = 500;
-const OUTBOX_PAGES_MAX: usize = 20;
 /// Deliveries shown of one alert.
 const DELIVERIES_MAX: usize = 50;
 
@@ -119,34 +116,15 @@ pub(super) fn alert_heads(rows: &[AlertRow], base_url: &str) -> Vec<AlertView> {
         .collect()
 }
 
-/// By alert, newest first. A message is never older than its alert: the ledger is read back to the oldest of them.
+/// By alert, newest first.
 fn deliveries(
     reader: &Reader,
     rows: &[AlertRow],
 ) -> Result<HashMap<i64, Vec<DeliveryView>>, Problem> {
-    let mut found: HashMap<i64, Vec<DeliveryView>> = HashMap::new();
-    let Some(oldest) = rows.iter().map(|row| row.since).min() else {
-        return Ok(found);
+    let of = |row: &AlertRow| {
+        let messages = reader.outbox_of_alert(row.id)?;
+        let views = messages.iter().take(DELIVERIES_MAX).map(DeliveryView::new);
+        Ok((row.id, views.collect()))
     };
-    let mut before = None;
-    for _ in 0..OUTBOX_PAGES_MAX {
-        let page = reader.outbox_page(before, OUTBOX_PAGE)?;
-        for message in &page {
-            let Some(alert) = message
-                .alert
-                .filter(|alert| rows.iter().any(|row| row.id == *alert))
-            else {
-                continue;
-            };
-            let known = found.entry(alert).or_default();
-            if known.len() < DELIVERIES_MAX {
-                known.push(DeliveryView::new(message));
-            }
-        }
-        match page.last() {
-            Some(last) if last.created_at >= oldest => before = Some(last.id),
-            _ => break,
-        }
-    }
-    Ok(found)
+    rows.iter().map(of).collect()
 }
