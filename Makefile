@@ -44,12 +44,12 @@ else
 endif
 
 test: test-plugins ## Run every test
+	$(CARGO) test --locked --workspace --doc
 ifneq ($(NEXTEST),)
 	$(CARGO) nextest run --locked --workspace
 else
 	$(CARGO) test --locked --workspace --lib --bins --tests
 endif
-	$(CARGO) test --locked --workspace --doc
 
 test-crash: plugins ## kill -9 in a loop, 50 rounds, and the disk's failures under strace
 	WEIR_CRASH_ROUNDS=50 $(CARGO) test --locked -p weir-core --test journal crash
