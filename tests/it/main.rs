@@ -8,9 +8,12 @@
 mod api;
 mod cli;
 mod corridor;
+mod delivery;
 #[path = "../../examples/embed.rs"]
 #[expect(dead_code, reason = "its main is not called here")]
 mod embed;
+mod faults;
 mod oracle;
 mod recordings;
 mod replay;
+mod tidy;
