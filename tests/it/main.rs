@@ -13,7 +13,9 @@ mod delivery;
 #[expect(dead_code, reason = "its main is not called here")]
 mod embed;
 mod faults;
+mod huge;
 mod oracle;
 mod recordings;
+mod reload;
 mod replay;
 mod tidy;
