@@ -54,11 +54,11 @@ endif
 test-crash: plugins ## kill -9 in a loop, 50 rounds, and the disk's failures under strace
 	WEIR_CRASH_ROUNDS=50 $(CARGO) test --locked -p weir-core --test journal crash
 
-bench: plugins ## Measure what docs/figures.md says, each figure against its limit
-	$(CARGO) bench --locked --benches
+bench: plugins ## Print every promised figure against its limit (ARGS="pipeline" for one part of it)
+	$(CARGO) bench --locked --bench figures -- $(ARGS)
 
 bench-smoke: plugins ## The benches at 1/100 scale: they run, their figures mean nothing
-	WEIR_BENCH_SCALE=0.01 $(CARGO) bench --locked --workspace --profile dev --benches
+	WEIR_BENCH_SCALE=0.01 $(CARGO) bench --locked --profile dev --bench figures
 
 fmt: ## Format everything
 	$(CARGO) fmt --all

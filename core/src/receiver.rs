@@ -151,12 +151,14 @@ impl ReceiverActor {
             let found = looked.map_err(|_| RoundFailed::CutOff)??;
             let full = found.due.len() == limit;
             let carried = found.due.len();
-            let mut next = found.next;
+            let (mut next, mut settled) = (found.next, false);
             for (row, prior) in found.due {
                 let retry = courier.carry(row, prior).await?;
+                settled |= retry.is_none();
                 next = [next, retry].into_iter().flatten().min();
             }
-            let next = if full { Some(now) } else { next };
+            // What is settled lets later messages about the same group go.
+            let next = if full || settled { Some(now) } else { next };
             Ok(Round { next, carried })
         }
     }

@@ -138,12 +138,16 @@ impl WorkflowActor {
         let now = self.clock.now();
         let events = match &seen {
             Seen::Job(job, contact) => {
-                let new = NewExecution {
-                    seq: match self.machine.find(&key) {
-                        Some(known) => known.record.seq,
-                        None => self.journal.next_execution_seq(),
+                // Made only for a run that is new: most observations are about known ones.
+                let new = match self.machine.find(&key) {
+                    Some(known) => NewExecution {
+                        seq: known.record.seq,
+                        uuid: known.record.uuid,
                     },
-                    uuid: uuid::Uuid::now_v7(),
+                    None => NewExecution {
+                        seq: self.journal.next_execution_seq(),
+                        uuid: uuid::Uuid::now_v7(),
+                    },
                 };
                 self.machine.observe(&key, job, *contact, new, now)
             }

@@ -8,9 +8,14 @@
 mod api;
 mod cli;
 mod corridor;
+mod delivery;
 #[path = "../../examples/embed.rs"]
 #[expect(dead_code, reason = "its main is not called here")]
 mod embed;
+mod faults;
+mod huge;
 mod oracle;
 mod recordings;
+mod reload;
 mod replay;
+mod tidy;

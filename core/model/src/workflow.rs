@@ -24,7 +24,8 @@ pub struct Workflow {
     pub key: String,
     /// Number of the newest execution; the next one gets one more.
     pub last_number: i64,
-    executions: BTreeMap<ExecutionSeq, Execution>,
+    /// Boxed: a node of the tree has room for eleven, and most workflows have one.
+    executions: BTreeMap<ExecutionSeq, Box<Execution>>,
     by_key: HashMap<RunKey, ExecutionSeq>,
 }
 
@@ -62,7 +63,8 @@ impl Workflow {
         self.last_number = self.last_number.max(execution.record.number);
         self.by_key
             .insert(execution.record.key.clone(), execution.record.seq);
-        self.executions.insert(execution.record.seq, execution);
+        self.executions
+            .insert(execution.record.seq, Box::new(execution));
     }
 
     /// Lets go of the closed executions: nothing is expected of them.
@@ -73,15 +75,15 @@ impl Workflow {
     }
 
     pub fn execution(&self, seq: ExecutionSeq) -> Option<&Execution> {
-        self.executions.get(&seq)
+        self.executions.get(&seq).map(Box::as_ref)
     }
 
     pub fn find(&self, key: &RunKey) -> Option<&Execution> {
-        self.executions.get(self.by_key.get(key)?)
+        self.execution(*self.by_key.get(key)?)
     }
 
     pub fn executions(&self) -> impl Iterator<Item = &Execution> {
-        self.executions.values()
+        self.executions.values().map(Box::as_ref)
     }
 
     /// What an observed job means: the events that follow from it, none when nothing changed.
@@ -149,7 +151,7 @@ impl Workflow {
     pub fn report(&mut self, key: &RunKey, progress: &JobProgress) -> Option<&Execution> {
         let seq = *self.by_key.get(key)?;
         let execution = self.executions.get_mut(&seq)?;
-        execution.report(progress).then_some(&*execution)
+        execution.report(progress).then_some(&**execution)
     }
 
     /// Takes what a full view says beside events: fractions of steps and the place in the queue.
@@ -173,7 +175,7 @@ impl Workflow {
         } else {
             None
         };
-        (execution.raise(percent) || moved).then_some(&*execution)
+        (execution.raise(percent) || moved).then_some(&**execution)
     }
 
     /// Changes the state by one event, recorded at `at`. An event about an execution that is not here changes nothing.

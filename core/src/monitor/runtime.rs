@@ -33,6 +33,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch as watching;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use weir_model::alert::fact::receiver_subject;
 use weir_model::alert::mute::Mute;
 use weir_model::alert::notification::Notification;
 use weir_model::alert::route::LOG_RECEIVER;
@@ -343,6 +344,15 @@ impl Runtime {
         };
         runtime.plan(&config.settings).map_err(StartError::Plan)?;
         runtime.start_receivers(&config.settings);
+        // A receiver may have been removed while weir was stopped.
+        let now = runtime.shared.clock.now();
+        crate::alert::reroute_orphans(
+            &runtime.shared.journal,
+            &router_config(&config.settings),
+            now,
+        )
+        .await;
+        runtime.bell.ring();
         runtime.start_consumers(metrics_at, router_at);
         runtime.start_registry(config.passivate_after);
         if config.sample_resources {
@@ -901,6 +911,8 @@ impl Runtime {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(name);
+            // It is gone, or tried anew with another configuration.
+            self.shared.troubles.clear(&receiver_subject(name));
         }
         let running = read(&self.shared.receivers);
         if !running.contains_key(LOG_RECEIVER) {

@@ -41,7 +41,7 @@ pub(super) async fn plugin(
                 );
             }
             PluginState::Ready => troubles.clear(&subject),
-            PluginState::Stopped => return,
+            PluginState::Stopped => return troubles.clear(&subject),
             _ => {}
         }
         if status.changed().await.is_err() {

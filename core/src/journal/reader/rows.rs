@@ -90,7 +90,8 @@ impl Reader {
         Ok(self.rows(&sql, [name], alert)?.pop())
     }
 
-    /// Messages to be delivered to a receiver now, those that wait longest first; at most 1000.
+    /// Messages to be delivered to a receiver now, those that wait longest first; at most 1000. One about a group
+    /// waits for the earlier ones about it: nobody is told of an end before its beginning.
     pub fn outbox_due(
         &self,
         receiver: &str,
@@ -99,7 +100,10 @@ impl Reader {
     ) -> Result<Vec<OutboxRow>> {
         let sql = format!(
             "{OUTBOX} WHERE state IN (0, 2) AND receiver = ?3
-             AND (next_attempt_at IS NULL OR next_attempt_at <= ?1) ORDER BY next_attempt_at, id LIMIT ?2"
+             AND (next_attempt_at IS NULL OR next_attempt_at <= ?1)
+             AND NOT EXISTS (SELECT 1 FROM outbox AS earlier WHERE earlier.key = outbox.key
+                AND earlier.receiver = outbox.receiver AND earlier.id < outbox.id AND earlier.state IN (0, 2))
+             ORDER BY next_attempt_at, id LIMIT ?2"
         );
         self.rows(
             &sql,
