@@ -73,7 +73,12 @@ impl Usage {
         let status = std::fs::read_to_string(process.join("status")).unwrap();
         let bytes = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kib: f64 = line.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
+            let kib: f64 = line
+                .unwrap()
+                .trim()
+                .trim_end_matches(" kB")
+                .parse()
+                .unwrap();
             kib * 1024.0
         };
         let stat = std::fs::read_to_string(process.join("stat")).unwrap();

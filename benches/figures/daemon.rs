@@ -38,9 +38,13 @@ pub(crate) fn figures(scale: Scale) -> Vec<Figure> {
         .unwrap();
     let place = Place::new(&comfyui.url());
     let data = store::temporary();
-    // The first start compiles the plugins: the others find them in the cache.
+    // The first start compiles the plugins, and asks ComfyUI once they are there: the others find them in the cache.
     let first = place.start(&data.path().join("first"));
-    let compiled = first.ready;
+    while comfyui.requests_by_path().is_empty() {
+        assert!(first.begun.elapsed() < PATIENCE, "ComfyUI was never asked");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let compiled = first.begun.elapsed();
     first.process.terminate();
     let mut figures = vec![
         start_empty(&place, data.path(), compiled),
@@ -55,7 +59,7 @@ fn start_empty(place: &Place, data: &Path, compiled: Duration) -> Figure {
     let empty = |n: usize| data.join(format!("empty {n}"));
     let (ready, worst) = place.middle_start(empty, |_| {});
     let note = format!(
-        "worst of {STARTS}: {worst:.2} s; plugins not compiled yet: {:.2} s",
+        "worst of {STARTS}: {worst:.2} s; {:.2} s to the first poll where plugins are compiled first",
         compiled.as_secs_f64()
     );
     Figure::at_most("start, an empty store", ready, "s", 0.5).note(note)
@@ -90,8 +94,15 @@ fn idle(place: &Place, data: &Path, scale: Scale) -> Vec<Figure> {
     vec![
         Figure::at_most("idle daemon, resident", after.resident / MIB, "MiB", 60.0)
             .note(format!("{program:.1} MiB of it pages of the program")),
-        Figure::at_most("idle daemon, polling every 2 s", percent, "% of a core", 1.0)
-            .note(format!("over {took:.0} s, with its resources measured every 10 s")),
+        Figure::at_most(
+            "idle daemon, polling every 2 s",
+            percent,
+            "% of a core",
+            1.0,
+        )
+        .note(format!(
+            "over {took:.0} s, with its resources measured every 10 s"
+        )),
     ]
 }
 
@@ -103,6 +114,7 @@ struct Place {
 
 struct Daemon {
     process: Watched,
+    begun: Instant,
     /// From its start to the first `/readyz` that said so.
     ready: Duration,
 }
@@ -159,6 +171,7 @@ impl Place {
         Daemon {
             process,
             ready: begun.elapsed(),
+            begun,
         }
     }
 

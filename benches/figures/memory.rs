@@ -14,7 +14,7 @@ use weir_core::{Config, Monitor, MonitorHandle};
 
 /// How many, as the child is told.
 const COUNTS: &str = "WEIR_BENCH_WORKFLOWS";
-const PAGE: usize = 1000;
+const PAGE: usize = 250;
 const LIMIT_KIB: f64 = 8.0;
 
 pub(crate) fn figures(scale: Scale) -> Vec<Figure> {

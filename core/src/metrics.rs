@@ -40,7 +40,7 @@ impl MetricsView {
     }
 
     pub fn workflow(&self, id: WorkflowId) -> Option<&Aggregate> {
-        self.metrics.workflows.get(&id)
+        self.metrics.workflows.get(&id).map(Arc::as_ref)
     }
 }
 

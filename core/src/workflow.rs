@@ -7,15 +7,13 @@ use crate::registry::{Passivate, Registry, WorkflowGone};
 use crate::supervise::Slot;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, WrapFuture};
 use jiff::Timestamp;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use weir_model::event::ExecutionEvent;
 use weir_model::id::{ExecutionSeq, RunKey, WorkflowId};
 use weir_model::observation::{Job, JobProgress};
-use weir_model::workflow::{
-    Contact, Events, Execution, ExecutionRecord, NewExecution, Step, Workflow,
-};
+use weir_model::workflow::{Contact, Events, Execution, NewExecution, Step, Workflow};
 
 /// Messages a workflow actor may have waiting; the registry, its only sender, waits for room.
 pub const MAILBOX: usize = 64;
@@ -243,15 +241,16 @@ impl WorkflowActor {
     }
 
     fn append(&self, events: Events, now: Timestamp) -> Append {
-        let mut executions: HashMap<ExecutionSeq, ExecutionRecord> = HashMap::new();
+        // Nearly always one: an observation is about one run.
+        let mut executions: Vec<&Execution> = Vec::with_capacity(1);
         let mut steps: Vec<(ExecutionSeq, u32, Step)> = Vec::new();
         for (seq, event) in &events {
             let Some(execution) = self.machine.execution(*seq) else {
                 continue;
             };
-            executions
-                .entry(*seq)
-                .or_insert_with(|| execution.record.clone());
+            if !executions.iter().any(|known| known.record.seq == *seq) {
+                executions.push(execution);
+            }
             for index in touched_steps(event, execution.steps.len()) {
                 let step = usize::try_from(index)
                     .ok()
@@ -270,11 +269,8 @@ impl WorkflowActor {
             expected_version: self.version,
             events,
             recorded_at: now,
-            progress: executions
-                .keys()
-                .filter_map(|seq| self.machine.execution(*seq).map(progress_row))
-                .collect(),
-            executions: executions.into_values().collect(),
+            progress: executions.iter().copied().map(progress_row).collect(),
+            executions: executions.iter().map(|e| e.record.clone()).collect(),
             steps,
             last_number: self.machine.last_number,
         }

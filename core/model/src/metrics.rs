@@ -6,6 +6,7 @@
 pub mod histogram;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -136,8 +137,9 @@ impl Aggregate {
 #[serde(default)]
 pub struct Metrics {
     pub overall: Aggregate,
-    #[serde(with = "by_id")]
-    pub workflows: BTreeMap<WorkflowId, Aggregate>,
+    /// Shared with the copy that is shown: only what was counted since is there twice.
+    #[serde(with = "shared_by_id")]
+    pub workflows: BTreeMap<WorkflowId, Arc<Aggregate>>,
     #[serde(with = "by_id")]
     pub sources: BTreeMap<SourceId, SourceCounts>,
     /// How often a status was reached. Invariant: these never fall, whatever is corrected or deleted.
@@ -155,10 +157,8 @@ pub struct SourceCounts {
 impl Metrics {
     pub fn observe(&mut self, fact: &MetricFact) {
         self.overall.observe(fact);
-        self.workflows
-            .entry(fact.workflow)
-            .or_default()
-            .observe(fact);
+        let workflow = self.workflows.entry(fact.workflow).or_default();
+        Arc::make_mut(workflow).observe(fact);
         if fact.imported {
             return;
         }
@@ -234,6 +234,33 @@ mod by_id {
         D: serde::Deserializer<'de>,
     {
         Ok(Vec::<(K, V)>::deserialize(from)?.into_iter().collect())
+    }
+}
+
+/// The same for values that are shared.
+mod shared_by_id {
+    use super::{Arc, BTreeMap, Deserialize, Serialize, by_id};
+
+    pub(super) fn serialize<K, V, S>(map: &BTreeMap<K, Arc<V>>, to: S) -> Result<S::Ok, S::Error>
+    where
+        K: Serialize,
+        V: Serialize,
+        S: serde::Serializer,
+    {
+        to.collect_seq(map.iter().map(|(id, value)| (id, &**value)))
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(from: D) -> Result<BTreeMap<K, Arc<V>>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: serde::Deserializer<'de>,
+    {
+        let map: BTreeMap<K, V> = by_id::deserialize(from)?;
+        Ok(map
+            .into_iter()
+            .map(|(id, value)| (id, Arc::new(value)))
+            .collect())
     }
 }
 

@@ -60,16 +60,25 @@ impl Pending {
         if append.expected_version == 0 {
             self.new_workflows.insert(append.key.clone());
         }
-        let last_number = self
-            .workflows
-            .get(&append.workflow)
-            .map_or(0, |known| known.last_number);
+        let (version, at) = (
+            append.expected_version + 1,
+            append.recorded_at.as_microsecond(),
+        );
+        if let Some(known) = self.workflows.get_mut(&append.workflow) {
+            known.version = version;
+            known.last_number = known.last_number.max(append.last_number);
+            known.at = at;
+            if known.name != append.name {
+                known.name.clone_from(&append.name);
+            }
+            return;
+        }
         let row = WorkflowRow {
             key: append.key.clone(),
             name: append.name.clone(),
-            version: append.expected_version + 1,
-            last_number: append.last_number.max(last_number),
-            at: append.recorded_at.as_microsecond(),
+            version,
+            last_number: append.last_number,
+            at,
         };
         self.workflows.insert(append.workflow, row);
     }
