@@ -390,6 +390,17 @@ impl MonitorHandle {
         }
     }
 
+    /// How many workflow actors live now; idle ones are let go.
+    pub async fn live_workflows(&self) -> usize {
+        let (answer, answered) = oneshot::channel();
+        let sent = self
+            .inner
+            .orders
+            .send(Order::CountWorkflows(answer))
+            .is_ok();
+        if sent { answered.await.unwrap_or(0) } else { 0 }
+    }
+
     /// Makes the named actor panic, to show in tests that nothing else is harmed. False: there is no such actor.
     #[doc(hidden)]
     pub async fn panic_actor(&self, name: &str) -> bool {

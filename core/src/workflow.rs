@@ -90,6 +90,8 @@ pub struct WorkflowActor {
     unsaved_progress: HashSet<ExecutionSeq>,
     checkpoint_due: bool,
     passivate_after: Duration,
+    /// A look at whether it is idle is planned: a workflow with something open needs no timer.
+    passivation_due: bool,
     /// Tells one life of this workflow's actor from the next.
     life: u64,
 }
@@ -117,6 +119,7 @@ impl WorkflowActor {
             unsaved_progress: HashSet::new(),
             checkpoint_due: false,
             passivate_after,
+            passivation_due: false,
             life,
         }
     }
@@ -276,6 +279,16 @@ impl WorkflowActor {
         }
     }
 
+    fn is_idle(&self) -> bool {
+        self.machine.executions().next().is_none()
+    }
+
+    fn plan_passivation(&mut self, ctx: &mut Context<WorkflowActor>) {
+        if self.is_idle() && !std::mem::replace(&mut self.passivation_due, true) {
+            ctx.notify_later(ConsiderPassivation, self.passivate_after);
+        }
+    }
+
     fn save_progress(&mut self) {
         let rows: Vec<ProgressRow> = self
             .unsaved_progress
@@ -320,7 +333,7 @@ impl Actor for WorkflowActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        ctx.notify_later(ConsiderPassivation, self.passivate_after);
+        self.plan_passivation(ctx);
     }
 }
 
@@ -348,6 +361,7 @@ impl Handler<ObserveAll> for WorkflowActor {
         for observe in all.0 {
             self.observe(observe, ctx);
         }
+        self.plan_passivation(ctx);
     }
 }
 
@@ -364,14 +378,19 @@ impl Handler<ConsiderPassivation> for WorkflowActor {
     type Result = ();
 
     fn handle(&mut self, _: ConsiderPassivation, ctx: &mut Self::Context) {
-        if self.in_flight == 0 && self.machine.executions().next().is_none() {
+        self.passivation_due = false;
+        if !self.is_idle() {
+            return;
+        }
+        if self.in_flight == 0 {
             self.registry.signal(Passivate {
                 id: self.machine.id,
                 life: self.life,
                 handled: self.handled,
             });
         }
-        ctx.notify_later(ConsiderPassivation, self.passivate_after);
+        // Should the registry have sent something meanwhile, or a commit be under way: looked at again.
+        self.plan_passivation(ctx);
     }
 }
 

@@ -344,6 +344,32 @@ async fn a_muted_workflow_is_recorded_and_not_told() {
 }
 
 #[tokio::test]
+async fn an_idle_workflow_is_let_go_and_comes_back_where_it_was() {
+    let bench = Arc::new(Bench::default());
+    bench.set("a", JobState::Running);
+    let mut impatient = config(&bench);
+    impatient.passivate_after = Duration::from_millis(30);
+    let monitor = Monitor::start(impatient).await.unwrap();
+    until(&monitor, "running", status_is("a", Status::Running)).await;
+    bench.set("a", JobState::Completed);
+    until(&monitor, "completed", status_is("a", Status::Completed)).await;
+    let letting_go = async {
+        while monitor.live_workflows().await > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), letting_go)
+        .await
+        .unwrap();
+    bench.set("b", JobState::Running);
+    until(&monitor, "back", status_is("b", Status::Running)).await;
+    let numbers: Vec<i64> = all(&monitor).iter().map(|e| e.record.number).collect();
+    assert_eq!(numbers, [2, 1]);
+    assert_eq!(monitor.live_workflows().await, 1);
+    monitor.shutdown().await;
+}
+
+#[tokio::test]
 async fn two_monitors_live_in_one_process() {
     let benches = [Arc::new(Bench::default()), Arc::new(Bench::default())];
     benches[0].set("a", JobState::Running);

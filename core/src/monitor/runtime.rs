@@ -17,7 +17,7 @@ use crate::live::Board;
 use crate::metrics::{MetricsAggregator, MetricsView};
 use crate::plugin::{HostOptions, PluginHandle, PluginHost, PluginStatus, Role};
 use crate::receiver::{Bell, ReceiverActor, StopReceiver, Target};
-use crate::registry::{Corridor, PanicWorkflow, Registry, Route, Routed};
+use crate::registry::{Corridor, CountWorkflows, PanicWorkflow, Registry, Route, Routed};
 use crate::resource::{ResourceSampler, SamplerSettings, SetSampling};
 use crate::sampler::ResourceSample;
 use crate::source::{SharedHealth, SourceActor, SourceOptions, SourceState, StopSource};
@@ -54,6 +54,7 @@ pub(super) enum Order {
         oneshot::Sender<Result<(), ReloadError>>,
     ),
     Panic(String, oneshot::Sender<bool>),
+    CountWorkflows(oneshot::Sender<usize>),
     Shutdown(Option<oneshot::Sender<()>>),
 }
 
@@ -809,6 +810,9 @@ impl Runtime {
         while let Some(order) = inbox.recv().await {
             match order {
                 Order::Shutdown(answer) => return answer,
+                Order::CountWorkflows(answer) => {
+                    let _ = answer.send(self.registry.ask(CountWorkflows).await.unwrap_or(0));
+                }
                 Order::Panic(name, answer) => {
                     let _ = answer.send(self.panic(&name).await);
                 }
