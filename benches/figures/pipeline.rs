@@ -168,7 +168,6 @@ fn store_source(handle: &JournalHandle) -> SourceId {
     let commit = SourceCommit {
         row,
         cursor: None,
-        baseline: None,
         events: Vec::new(),
         recorded_at: now,
     };

@@ -1,6 +1,7 @@
 //! The alert router actor: reads the journal from its cursor, drives the model's router, commits what it decides.
 
 use crate::clock::Clock;
+use crate::cursor::{CatchUp, follow};
 use crate::journal::{
     AlertCommit, AlertRow, Checkpoint, Commit, JournalHandle, OutboxRow, OutboxState, OutboxUpdate,
     ReadError, Reader, StoredEvent,
@@ -57,11 +58,6 @@ pub struct LiftMute(pub MuteScope);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Reconfigure(pub Box<RouterConfig>);
-
-/// Self-message: read on, or let time pass.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct CatchUp;
 
 pub struct AlertRouter {
     router: Router,
@@ -557,22 +553,9 @@ impl Actor for AlertRouter {
     type Context = Context<AlertRouter>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        wake_on_head(self.journal.subscribe(), ctx);
         self.at.send_replace(self.cursor);
-        ctx.notify(CatchUp);
+        follow(self.journal.subscribe(), ctx);
     }
-}
-
-fn wake_on_head(mut head: watch::Receiver<Seq>, ctx: &mut Context<AlertRouter>) {
-    let this = ctx.address().downgrade();
-    ctx.spawn(actix::fut::wrap_future(async move {
-        while head.changed().await.is_ok() {
-            let Some(addr) = this.upgrade() else { return };
-            addr.do_send(CatchUp);
-            // Coalesces: what is committed meanwhile is read in the same go.
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }));
 }
 
 impl Handler<CatchUp> for AlertRouter {

@@ -35,13 +35,9 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 use weir_model::id::{ExecutionSeq, Seq, SourceId, WorkflowId};
-
-/// Batches a subscriber of the fast path may be behind before it has to read from the store.
-/// Thousands of events each: what the slowest has not taken stays in memory.
-const BROADCAST_LEN: usize = 32;
 
 /// What an acknowledgement survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,10 +135,26 @@ fn writer_gone() -> CommitError {
     }
 }
 
+/// Who is told what became of a commit.
+enum Answer {
+    Channel(oneshot::Sender<Result<Committed, CommitError>>),
+    Call(Box<dyn FnOnce(Result<Committed, CommitError>) + Send>),
+}
+
+impl Answer {
+    fn give(self, result: Result<Committed, CommitError>) {
+        match self {
+            // The committer may have given up waiting.
+            Answer::Channel(channel) => drop(channel.send(result)),
+            Answer::Call(call) => call(result),
+        }
+    }
+}
+
 /// A commit on its way to the writer. Boxed, so that a long empty queue is small.
 struct Envelope {
     commit: Commit,
-    answer: oneshot::Sender<Result<Committed, CommitError>>,
+    answer: Answer,
 }
 
 enum Message {
@@ -179,7 +191,6 @@ struct Common {
     stopping: AtomicBool,
     head: watch::Sender<Seq>,
     state: watch::Sender<JournalState>,
-    batches: broadcast::Sender<Arc<CommittedBatch>>,
     counters: counters::Shared,
     retained_from: AtomicI64,
     next: NextIds,
@@ -279,24 +290,47 @@ impl JournalHandle {
 
     /// Hands a commit to the writer. The future resolves once it is durable, in the order of the calls.
     pub fn try_commit(&self, commit: Commit) -> Result<CommitFuture, JournalError> {
-        self.taken()?;
         let (answer, answered) = oneshot::channel();
+        match self.send(commit, Answer::Channel(answer)) {
+            Ok(()) => Ok(CommitFuture(answered)),
+            Err((error, _)) => Err(error),
+        }
+    }
+
+    /// As [`Self::try_commit`], but `then` is called with the answer: on the writer's thread, so it must be short and
+    /// never wait; on this one, with a rejection, when the commit was not taken. A writer that dies drops it uncalled.
+    pub fn commit_then(
+        &self,
+        commit: Commit,
+        then: impl FnOnce(Result<Committed, CommitError>) + Send + 'static,
+    ) {
+        if let Err((error, answer)) = self.send(commit, Answer::Call(Box::new(then))) {
+            answer.give(Err(CommitError::Rejected {
+                reason: error.to_string(),
+            }));
+        }
+    }
+
+    fn send(&self, commit: Commit, answer: Answer) -> Result<(), (JournalError, Answer)> {
+        if let Err(error) = self.taken() {
+            return Err((error, answer));
+        }
         let envelope = Box::new(Envelope { commit, answer });
         let counters = &self.common.counters;
         // Counted before it is sent: the writer counts down as it takes it.
         counters.queued.fetch_add(1, Ordering::Relaxed);
-        match self.common.queue.try_send(Message::Commit(envelope)) {
-            Ok(()) => Ok(CommitFuture(answered)),
-            Err(error) => {
-                counters.queued.fetch_sub(1, Ordering::Relaxed);
-                Err(match error {
-                    TrySendError::Full(_) => {
-                        counters.busy.fetch_add(1, Ordering::Relaxed);
-                        JournalError::Busy
-                    }
-                    TrySendError::Disconnected(_) => closed("its writer has stopped"),
-                })
+        let (error, message) = match self.common.queue.try_send(Message::Commit(envelope)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(message)) => {
+                counters.busy.fetch_add(1, Ordering::Relaxed);
+                (JournalError::Busy, message)
             }
+            Err(TrySendError::Disconnected(message)) => (closed("its writer has stopped"), message),
+        };
+        counters.queued.fetch_sub(1, Ordering::Relaxed);
+        match message {
+            Message::Commit(envelope) => Err((error, envelope.answer)),
+            Message::Wake => Ok(()),
         }
     }
 
@@ -306,6 +340,7 @@ impl JournalHandle {
             reason: error.to_string(),
         })?;
         let (answer, answered) = oneshot::channel();
+        let answer = Answer::Channel(answer);
         let envelope = Box::new(Envelope { commit, answer });
         self.common.counters.queued.fetch_add(1, Ordering::Relaxed);
         self.common
@@ -344,11 +379,6 @@ impl JournalHandle {
     /// Follows the head: the wake-up of every consumer.
     pub fn subscribe(&self) -> watch::Receiver<Seq> {
         self.common.head.subscribe()
-    }
-
-    /// Follows what is committed, without the store. Who lags is told and reads on from the store.
-    pub fn broadcast(&self) -> broadcast::Receiver<Arc<CommittedBatch>> {
-        self.common.batches.subscribe()
     }
 
     /// Events below this may have been deleted by retention.

@@ -4,6 +4,7 @@
 
 pub mod alert;
 pub mod clock;
+mod cursor;
 mod deadman;
 pub mod exposition;
 pub mod feed;

@@ -1,10 +1,9 @@
 //! The metrics aggregator actor: counts the journal from its cursor and shows what it counted.
 
+use crate::cursor::{CatchUp, follow};
 use crate::journal::{Checkpoint, Commit, JournalHandle, ReadError, StoredEvent};
 use crate::supervise::{Guard, Panic};
-use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture,
-};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -71,11 +70,6 @@ struct State {
     workflow_keys: Vec<(WorkflowId, String)>,
     source_names: Vec<(SourceId, String)>,
 }
-
-/// Self-message: read on.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct CatchUp;
 
 pub struct MetricsAggregator {
     view: MetricsView,
@@ -369,17 +363,7 @@ impl Actor for MetricsAggregator {
     type Context = Context<MetricsAggregator>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let mut head = self.journal.subscribe();
-        let this = ctx.address().downgrade();
-        ctx.spawn(actix::fut::wrap_future(async move {
-            while head.changed().await.is_ok() {
-                let Some(addr) = this.upgrade() else { return };
-                addr.do_send(CatchUp);
-                // Coalesces: what is committed meanwhile is read in the same go.
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }));
-        ctx.notify(CatchUp);
+        follow(self.journal.subscribe(), ctx);
     }
 
     fn stopping(&mut self, _: &mut Self::Context) -> actix::Running {

@@ -334,7 +334,6 @@ impl SourceActor {
         let commit = Commit::Source(SourceCommit {
             row: self.state.row.clone(),
             cursor: self.state.cursor.clone(),
-            baseline: None,
             events,
             recorded_at: self.clock.now(),
         });

@@ -1,19 +1,23 @@
 //! The workflow actor: one per workflow, drives its machine and journals what follows before anybody sees it.
 
 use crate::clock::Clock;
-use crate::journal::{Append, Commit, JournalHandle, ProgressRow};
+use crate::journal::{
+    Append, Commit, ExecutionChange, JournalHandle, NewWorkflow, ProgressRow, StepChange,
+};
 use crate::live::Board;
 use crate::registry::{Passivate, Registry, WorkflowGone};
 use crate::supervise::Slot;
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use jiff::Timestamp;
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use weir_model::event::ExecutionEvent;
 use weir_model::id::{ExecutionSeq, RunKey, WorkflowId};
 use weir_model::observation::{Job, JobProgress};
-use weir_model::workflow::{Contact, Events, Execution, NewExecution, Step, Workflow};
+use weir_model::workflow::{Contact, Events, Execution, NewExecution, Workflow};
 
 /// Messages a workflow actor may have waiting; the registry, its only sender, waits for room.
 pub const MAILBOX: usize = 64;
@@ -62,6 +66,11 @@ struct CheckpointProgress;
 #[rtype(result = "()")]
 struct ConsiderPassivation;
 
+/// The journal refused an append: what this actor holds is not what is stored.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct NotAppended;
+
 /// Stop: the registry has let go of this actor.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -86,7 +95,8 @@ pub struct WorkflowActor {
     clock: Clock,
     /// Messages taken since birth: the registry compares it with what it sent.
     handled: u64,
-    in_flight: usize,
+    /// Appends that the journal has not answered.
+    in_flight: Arc<AtomicUsize>,
     unsaved_progress: HashSet<ExecutionSeq>,
     checkpoint_due: bool,
     passivate_after: Duration,
@@ -115,7 +125,7 @@ impl WorkflowActor {
             board,
             clock,
             handled: 0,
-            in_flight: 0,
+            in_flight: Arc::default(),
             unsaved_progress: HashSet::new(),
             checkpoint_due: false,
             passivate_after,
@@ -205,77 +215,76 @@ impl WorkflowActor {
         ack: Ack,
         ctx: &mut Context<WorkflowActor>,
     ) {
-        for (seq, event) in &events {
-            self.machine.apply(*seq, event, now);
-        }
         let append = self.append(events, now);
-        for record in append.executions.iter().filter(|r| r.status.is_closed()) {
-            self.board.clear(record.seq);
-            self.unsaved_progress.remove(&record.seq);
+        for change in &append.changed {
+            if change.status.is_closed() {
+                self.board.clear(change.seq);
+            }
         }
         self.version += 1;
-        let committed = match self.journal.try_commit(Commit::Append(append)) {
-            Ok(committed) => committed,
-            Err(refused) => {
-                let _ = ack.send(Err(NotRecorded(refused.to_string())));
-                ctx.stop();
-                return;
-            }
-        };
-        self.in_flight += 1;
-        let waiting = async move {
-            let result = committed
-                .await
-                .map(|_| ())
-                .map_err(|e| NotRecorded(e.to_string()));
-            let failed = result.is_err();
-            let _ = ack.send(result);
-            failed
-        };
-        ctx.spawn(actix::fut::ActorFutureExt::map(
-            waiting.into_actor(self),
-            |failed, actor: &mut WorkflowActor, ctx: &mut Context<WorkflowActor>| {
-                actor.in_flight -= 1;
-                if failed {
-                    ctx.stop();
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let (in_flight, actor) = (self.in_flight.clone(), ctx.address().downgrade());
+        // Answered past this actor, which hears of failures alone: it would do no more than pass the answer on.
+        self.journal
+            .commit_then(Commit::Append(append), move |committed| {
+                in_flight.fetch_sub(1, Ordering::Release);
+                let failed = committed.is_err();
+                // The sender may have given up waiting.
+                let _ = ack.send(
+                    committed
+                        .map(|_| ())
+                        .map_err(|e| NotRecorded(e.to_string())),
+                );
+                if failed && let Some(actor) = actor.upgrade() {
+                    actor.do_send(NotAppended);
                 }
-            },
-        ));
+            });
     }
 
-    fn append(&self, events: Events, now: Timestamp) -> Append {
-        // Nearly always one: an observation is about one run.
-        let mut executions: Vec<&Execution> = Vec::with_capacity(1);
-        let mut steps: Vec<(ExecutionSeq, u32, Step)> = Vec::new();
+    /// Applies the events, and gathers the rows that they change.
+    fn append(&mut self, events: Events, now: Timestamp) -> Append {
+        let mut rows = Rows::default();
         for (seq, event) in &events {
-            let Some(execution) = self.machine.execution(*seq) else {
-                continue;
-            };
-            if !executions.iter().any(|known| known.record.seq == *seq) {
-                executions.push(execution);
+            if let (ExecutionEvent::Declared { .. }, Some(execution)) =
+                (event, self.machine.execution(*seq))
+            {
+                let first = u32::try_from(execution.steps.len()).unwrap_or(u32::MAX);
+                rows.declared.push(first);
             }
-            for index in touched_steps(event, execution.steps.len()) {
-                let step = usize::try_from(index)
-                    .ok()
-                    .and_then(|i| execution.steps.get(i));
-                if let Some(step) = step
-                    && !steps.iter().any(|(s, i, _)| s == seq && *i == index)
-                {
-                    steps.push((*seq, index, step.clone()));
-                }
+            self.machine.apply(*seq, event, now);
+            if let Some(execution) = self.machine.execution(*seq) {
+                rows.note(execution, event);
             }
         }
+        let machine = &self.machine;
+        let execution = |seq: ExecutionSeq| machine.execution(seq);
+        let created = rows.created.iter().filter_map(|seq| execution(*seq));
+        let changed = rows.changed.iter().filter_map(|seq| execution(*seq));
+        let steps = rows.steps.iter().filter_map(|(seq, index)| {
+            let step = execution(*seq)?.steps.get(usize::try_from(*index).ok()?)?;
+            Some(StepChange::of(*seq, *index, step))
+        });
+        let unsaved = &mut self.unsaved_progress;
+        let told = rows.created.iter().chain(&rows.changed);
+        let told = told.filter(|seq| unsaved.remove(seq) || rows.begun_again.contains(seq));
         Append {
-            workflow: self.machine.id,
-            key: self.machine.key.clone(),
-            name: self.name.clone(),
+            workflow: machine.id,
+            new: (self.version == 0).then(|| NewWorkflow {
+                key: machine.key.clone(),
+                name: self.name.clone(),
+            }),
             expected_version: self.version,
-            events,
             recorded_at: now,
-            progress: executions.iter().copied().map(progress_row).collect(),
-            executions: executions.iter().map(|e| e.record.clone()).collect(),
-            steps,
-            last_number: self.machine.last_number,
+            created: created.map(|e| e.record.clone()).collect(),
+            changed: changed.map(|e| ExecutionChange::of(&e.record)).collect(),
+            progress: told
+                .filter_map(|seq| execution(*seq))
+                .map(progress_row)
+                .collect(),
+            steps: steps.collect(),
+            declared: rows.declared,
+            last_number: machine.last_number,
+            events,
         }
     }
 
@@ -312,19 +321,47 @@ fn progress_row(execution: &Execution) -> ProgressRow {
     }
 }
 
-/// Which step rows an event changes. A start of a new attempt resets them all.
-fn touched_steps(event: &ExecutionEvent, count: usize) -> Vec<u32> {
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    match event {
-        ExecutionEvent::StepStarted { step, .. } | ExecutionEvent::StepFinished { step, .. } => {
-            vec![*step]
+/// Which rows an append changes. Lists, not sets: nearly always an observation is about one run and few steps.
+#[derive(Default)]
+struct Rows {
+    created: Vec<ExecutionSeq>,
+    changed: Vec<ExecutionSeq>,
+    /// A new attempt: progress starts over.
+    begun_again: Vec<ExecutionSeq>,
+    declared: Vec<u32>,
+    steps: Vec<(ExecutionSeq, u32)>,
+}
+
+impl Rows {
+    /// Takes an event that was applied to `execution`.
+    fn note(&mut self, execution: &Execution, event: &ExecutionEvent) {
+        let seq = execution.record.seq;
+        match event {
+            ExecutionEvent::Created { .. } => self.created.push(seq),
+            ExecutionEvent::Declared { .. } => {}
+            ExecutionEvent::StepStarted { step, .. }
+            | ExecutionEvent::StepFinished { step, .. } => self.step(seq, *step),
+            ExecutionEvent::Started { attempt, .. } if *attempt > 1 => {
+                self.change(seq);
+                self.begun_again.push(seq);
+                for (index, _) in (0..).zip(&execution.steps) {
+                    self.step(seq, index);
+                }
+            }
+            _ => self.change(seq),
         }
-        ExecutionEvent::Declared { steps } => {
-            let fresh = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-            (count.saturating_sub(fresh)..count).collect()
+    }
+
+    fn change(&mut self, seq: ExecutionSeq) {
+        if !self.created.contains(&seq) && !self.changed.contains(&seq) {
+            self.changed.push(seq);
         }
-        ExecutionEvent::Started { attempt, .. } if *attempt > 1 => (0..count).collect(),
-        _ => Vec::new(),
+    }
+
+    fn step(&mut self, seq: ExecutionSeq, index: u32) {
+        if !self.steps.contains(&(seq, index)) {
+            self.steps.push((seq, index));
+        }
     }
 }
 
@@ -382,7 +419,7 @@ impl Handler<ConsiderPassivation> for WorkflowActor {
         if !self.is_idle() {
             return;
         }
-        if self.in_flight == 0 {
+        if self.in_flight.load(Ordering::Acquire) == 0 {
             self.registry.signal(Passivate {
                 id: self.machine.id,
                 life: self.life,
@@ -391,6 +428,14 @@ impl Handler<ConsiderPassivation> for WorkflowActor {
         }
         // Should the registry have sent something meanwhile, or a commit be under way: looked at again.
         self.plan_passivation(ctx);
+    }
+}
+
+impl Handler<NotAppended> for WorkflowActor {
+    type Result = ();
+
+    fn handle(&mut self, _: NotAppended, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }
 

@@ -129,9 +129,8 @@ async fn a_changed_source_is_a_new_generation_with_a_new_cursor() {
         m.journal()
             .reader()
             .unwrap()
-            .source_state(row(m).id)
+            .source_cursor(row(m).id)
             .unwrap()
-            .0
     };
     assert_eq!(row(&monitor).generation, 1);
     assert!(cursor(&monitor).is_some_and(|cursor| !cursor.is_empty()));

@@ -12,6 +12,7 @@ use crate::observation::{Job, JobProgress, JobStep};
 use crate::status::{Status, StepStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use uuid::Uuid;
 
 /// A workflow with its executions that are not closed.
@@ -26,7 +27,8 @@ pub struct Workflow {
     pub last_number: i64,
     /// Boxed: a node of the tree has room for eleven, and most workflows have one.
     executions: BTreeMap<ExecutionSeq, Box<Execution>>,
-    by_key: HashMap<RunKey, ExecutionSeq>,
+    /// By the hash of their key, sorted: the keys themselves are in the executions, and long.
+    by_key: Vec<(u64, ExecutionSeq)>,
 }
 
 /// Identity for an execution that is seen for the first time, given by whoever numbers them.
@@ -54,24 +56,33 @@ impl Workflow {
             key,
             last_number: 0,
             executions: BTreeMap::new(),
-            by_key: HashMap::new(),
+            by_key: Vec::new(),
         }
     }
 
     /// Takes up an execution that the store knows, when it is rebuilt or when closed ones are looked at again.
     pub fn adopt(&mut self, execution: Execution) {
         self.last_number = self.last_number.max(execution.record.number);
-        self.by_key
-            .insert(execution.record.key.clone(), execution.record.seq);
+        let place = (key_hash(&execution.record.key), execution.record.seq);
+        if let Err(at) = self.by_key.binary_search(&place) {
+            self.by_key.insert(at, place);
+        }
         self.executions
             .insert(execution.record.seq, Box::new(execution));
     }
 
     /// Lets go of the closed executions: nothing is expected of them.
     pub fn forget_closed(&mut self) {
+        if !self
+            .executions
+            .values()
+            .any(|e| e.record.status.is_closed())
+        {
+            return;
+        }
         self.executions.retain(|_, e| !e.record.status.is_closed());
         let executions = &self.executions;
-        self.by_key.retain(|_, seq| executions.contains_key(seq));
+        self.by_key.retain(|(_, seq)| executions.contains_key(seq));
     }
 
     pub fn execution(&self, seq: ExecutionSeq) -> Option<&Execution> {
@@ -79,7 +90,17 @@ impl Workflow {
     }
 
     pub fn find(&self, key: &RunKey) -> Option<&Execution> {
-        self.execution(*self.by_key.get(key)?)
+        self.execution(self.seq_of(key)?)
+    }
+
+    fn seq_of(&self, key: &RunKey) -> Option<ExecutionSeq> {
+        let hash = key_hash(key);
+        let from = self.by_key.partition_point(|(known, _)| *known < hash);
+        let mut same = self.by_key[from..]
+            .iter()
+            .take_while(|(known, _)| *known == hash);
+        let is_it = |seq: &ExecutionSeq| self.execution(*seq).is_some_and(|e| e.record.key == *key);
+        same.find(|(_, seq)| is_it(seq)).map(|(_, seq)| *seq)
     }
 
     pub fn executions(&self) -> impl Iterator<Item = &Execution> {
@@ -149,14 +170,14 @@ impl Workflow {
 
     /// Takes a progress report, which is no event. Returns the execution if a person would see a difference.
     pub fn report(&mut self, key: &RunKey, progress: &JobProgress) -> Option<&Execution> {
-        let seq = *self.by_key.get(key)?;
+        let seq = self.seq_of(key)?;
         let execution = self.executions.get_mut(&seq)?;
         execution.report(progress).then_some(&**execution)
     }
 
     /// Takes what a full view says beside events: fractions of steps and the place in the queue.
     pub fn report_view(&mut self, key: &RunKey, job: &Job) -> Option<&Execution> {
-        let seq = *self.by_key.get(key)?;
+        let seq = self.seq_of(key)?;
         let execution = self.executions.get_mut(&seq)?;
         let moved = execution.live.position != job.position;
         execution.live.position = job.position;
@@ -190,6 +211,12 @@ impl Workflow {
             execution.apply(event, at);
         }
     }
+}
+
+fn key_hash(key: &RunKey) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Events of a job that is known.
@@ -297,6 +324,16 @@ fn finished(job: &Job, status: Status, late: bool) -> ExecutionEvent {
 
 /// Declares the steps that are new and settles those whose state moved on. A step never goes back within an attempt.
 fn observe_steps(known: &[Step], job: &Job, push: &mut dyn FnMut(ExecutionEvent)) {
+    // Nearly every view lists the same steps in the same order: then no index is needed.
+    let same = |(step, seen): (&Step, &JobStep)| *step.external_id == *seen.id;
+    if known.len() == job.steps.len() && known.iter().zip(&job.steps).all(same) {
+        for (at, (step, seen)) in (0u32..).zip(known.iter().zip(&job.steps)) {
+            if let Some(event) = step_moved(at, step.status, seen) {
+                push(event);
+            }
+        }
+        return;
+    }
     let index: HashMap<&str, u32> = known.iter().map(|s| &*s.external_id).zip(0u32..).collect();
     let mut fresh: Vec<&JobStep> = Vec::new();
     let mut seen = std::collections::HashSet::new();

@@ -1,10 +1,10 @@
 //! What the writer is asked to make durable, and the rows it is asked to keep.
 
 use jiff::Timestamp;
-use std::sync::Arc;
 use weir_model::alert::notification::{AlertStatus, Severity};
 use weir_model::event::{AlertEvent, Event, ExecutionEvent, SourceEvent, SystemEvent};
 use weir_model::id::{ExecutionSeq, Seq, SourceId, WorkflowId};
+use weir_model::status::{Status, StepStatus};
 use weir_model::workflow::{ExecutionRecord, Step};
 
 /// One unit of durability: all of it is on disk when it is answered, or none of it ever was.
@@ -16,8 +16,6 @@ pub enum Commit {
     Outbox(OutboxUpdate),
     System(SystemCommit),
     Checkpoint(Checkpoint),
-    /// A consumer that is gone for good: it holds retention back no longer.
-    DropCheckpoint(String),
     Progress(Vec<ProgressRow>),
     Samples(Vec<SampleRow>),
 }
@@ -34,13 +32,13 @@ impl Commit {
     /// How many rows it will write, roughly: what batches are bounded by.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Commit::Append(append) => append.events.len() + append.steps.len(),
+            Commit::Append(append) => append.weight(),
             Commit::Source(source) => source.events.len(),
             Commit::Alerts(alerts) => alerts.events.len() + alerts.outbox.len(),
             Commit::System(system) => system.events.len(),
             Commit::Progress(rows) => rows.len(),
             Commit::Samples(rows) => rows.len(),
-            Commit::Outbox(_) | Commit::Checkpoint(_) | Commit::DropCheckpoint(_) => 0,
+            Commit::Outbox(_) | Commit::Checkpoint(_) => 0,
         }
         .saturating_add(1)
     }
@@ -50,19 +48,106 @@ impl Commit {
 #[derive(Clone, Debug)]
 pub struct Append {
     pub workflow: WorkflowId,
-    pub key: String,
-    pub name: String,
+    /// Names of the workflow, where this append creates its row.
+    pub new: Option<NewWorkflow>,
     /// Version of the workflow the events were made from; 0 creates its row. Each append adds one.
     pub expected_version: i64,
     pub events: Vec<(ExecutionSeq, ExecutionEvent)>,
     pub recorded_at: Timestamp,
-    /// Full new rows of the executions that changed; those created must be among them.
-    pub executions: Vec<ExecutionRecord>,
-    /// Full new rows of the steps that changed; those declared must be among them.
-    pub steps: Vec<(ExecutionSeq, u32, Step)>,
+    /// Full rows of the executions that the events create, as all of the events leave them.
+    pub created: Vec<ExecutionRecord>,
+    /// What the events changed of executions that were there before.
+    pub changed: Vec<ExecutionChange>,
+    /// Index of the first step of each declaration, in the order of the events that declare.
+    pub declared: Vec<u32>,
+    /// What the events changed of steps, those declared here among them.
+    pub steps: Vec<StepChange>,
     /// Live progress that is checkpointed with this transition.
     pub progress: Vec<ProgressRow>,
     pub last_number: i64,
+}
+
+impl Append {
+    fn weight(&self) -> usize {
+        let declared = |(_, event): &(_, ExecutionEvent)| match event {
+            ExecutionEvent::Declared { steps } => steps.len(),
+            _ => 0,
+        };
+        let declared: usize = self.events.iter().map(declared).sum();
+        self.events.len() + self.steps.len() + declared
+    }
+}
+
+/// The names a workflow is created with.
+#[derive(Clone, Debug)]
+pub struct NewWorkflow {
+    pub key: String,
+    pub name: String,
+}
+
+/// What may change of an execution after its creation.
+#[derive(Clone, Debug)]
+pub struct ExecutionChange {
+    pub seq: ExecutionSeq,
+    pub status: Status,
+    pub attempt: u32,
+    pub corrected: bool,
+    pub watched: bool,
+    pub started_estimated: bool,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+    pub error: Option<String>,
+}
+
+impl ExecutionChange {
+    pub fn of(record: &ExecutionRecord) -> ExecutionChange {
+        ExecutionChange {
+            seq: record.seq,
+            status: record.status,
+            attempt: record.attempt,
+            corrected: record.corrected,
+            watched: record.watched,
+            started_estimated: record.started_estimated,
+            started_at: record.started_at,
+            completed_at: record.completed_at,
+            error: record.error.clone(),
+        }
+    }
+
+    pub(super) fn onto(self, record: &mut ExecutionRecord) {
+        record.status = self.status;
+        record.attempt = self.attempt;
+        record.corrected = self.corrected;
+        record.watched = self.watched;
+        record.started_estimated = self.started_estimated;
+        record.started_at = self.started_at;
+        record.completed_at = self.completed_at;
+        record.error = self.error;
+    }
+}
+
+/// What may change of a step after its declaration.
+#[derive(Clone, Debug)]
+pub struct StepChange {
+    pub execution: ExecutionSeq,
+    pub index: u32,
+    pub status: StepStatus,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+    pub error: Option<Box<str>>,
+}
+
+impl StepChange {
+    pub fn of(execution: ExecutionSeq, index: u32, step: &Step) -> StepChange {
+        StepChange {
+            execution,
+            index,
+            status: step.status,
+            started_at: step.started_at,
+            completed_at: step.completed_at,
+            error: step.error.clone(),
+        }
+    }
 }
 
 /// A source's row with its cursor, and what happened to it.
@@ -72,8 +157,6 @@ pub struct SourceCommit {
     pub row: SourceRow,
     /// Replaces the stored cursor; none keeps it.
     pub cursor: Option<String>,
-    /// Replaces the stored diff baseline (JSON); none keeps it.
-    pub baseline: Option<String>,
     pub events: Vec<SourceEvent>,
     pub recorded_at: Timestamp,
 }
@@ -284,15 +367,4 @@ pub struct EventRow {
     pub execution: Option<ExecutionSeq>,
     pub step: Option<u32>,
     pub event: Event,
-}
-
-/// What one transaction made durable: the fast path for those who keep up.
-#[derive(Clone, Debug)]
-pub struct CommittedBatch {
-    /// The head before it: a subscriber whose own cursor is lower has missed something.
-    pub previous: Seq,
-    pub last_seq: Seq,
-    pub events: Vec<EventRow>,
-    /// Executions as this batch left them.
-    pub executions: Vec<(WorkflowId, Arc<ExecutionRecord>)>,
 }

@@ -45,9 +45,8 @@ CREATE TABLE sources (
     UNIQUE (workspace_id, name)
 );
 
--- Apart from the row, which is rewritten far more often than a large baseline changes.
+-- Apart from the row: a cursor may be large.
 CREATE TABLE source_cursors (source_id INTEGER PRIMARY KEY, cursor TEXT);
-CREATE TABLE source_baselines (source_id INTEGER PRIMARY KEY, baseline TEXT);
 
 CREATE TABLE executions (
     seq INTEGER PRIMARY KEY,

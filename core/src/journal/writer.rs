@@ -8,13 +8,13 @@ use super::migrate::meta_integer;
 use super::open::{self, OpenError, Opened};
 use super::retention::{Progress, Retainer};
 use super::{
-    BROADCAST_LEN, Clock, Commit, CommitError, Committed, CommittedBatch, Common, Durability,
-    Envelope, EventRow, Fault, JournalHandle, JournalOptions, JournalState, Message, NextIds,
-    Order, counters, reader,
+    Answer, Clock, Commit, CommitError, Committed, Common, Durability, Envelope, Fault,
+    JournalHandle, JournalOptions, JournalState, Message, NextIds, Order, counters, reader,
 };
 use jiff::Timestamp;
 use pending::Pending;
 use rusqlite::{Connection, TransactionBehavior};
+use rustc_hash::FxBuildHasher;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
@@ -23,14 +23,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 use weir_model::event::Event;
 use weir_model::id::{ExecutionSeq, Seq, WorkflowId};
-use weir_model::workflow::ExecutionRecord;
+
+/// Keyed by our own integers: no stranger chooses them, so no keyed hash is needed.
+type ById<K, V> = HashMap<K, V, FxBuildHasher>;
 
 /// A batch ends with the commit that reaches one of these.
-const BATCH_COMMITS_MAX: usize = 1024;
+const BATCH_COMMITS_MAX: usize = 4096;
 const BATCH_ROWS_MAX: usize = 8192;
 /// A commit larger than this is rejected: it would hold up everybody else.
 const COMMIT_ROWS_MAX: usize = 200_000;
@@ -39,7 +41,7 @@ const REMEMBERED_MAX: usize = 100_000;
 /// Pages in the write-ahead log before they are moved into the store.
 const CHECKPOINT_PAGES: i64 = 4000;
 /// Kibibytes of pages kept by the writer.
-const CACHE_KIB: i64 = 8000;
+const CACHE_KIB: i64 = 4000;
 
 /// Opens the store and starts the thread.
 pub(super) fn start(options: JournalOptions) -> Result<(JournalHandle, JoinHandle<()>), OpenError> {
@@ -61,7 +63,6 @@ pub(super) fn start(options: JournalOptions) -> Result<(JournalHandle, JoinHandl
         stopping: AtomicBool::new(false),
         head: watch::Sender::new(Seq(known.head)),
         state: watch::Sender::new(JournalState::Open),
-        batches: broadcast::Sender::new(BROADCAST_LEN),
         counters: counters::Shared::default(),
         retained_from: AtomicI64::new(known.retained_from),
         next: known.next,
@@ -71,8 +72,8 @@ pub(super) fn start(options: JournalOptions) -> Result<(JournalHandle, JoinHandl
         receiver,
         connection: Some(connection),
         durability: options.durability,
-        versions: HashMap::new(),
-        owners: HashMap::new(),
+        versions: ById::default(),
+        owners: ById::default(),
         head: known.head,
         retainer: Retainer::new(options.retention),
         clock: options.clock,
@@ -139,8 +140,8 @@ struct Writer {
     /// None while the journal is closed.
     connection: Option<Connection>,
     durability: Durability,
-    versions: HashMap<WorkflowId, i64>,
-    owners: HashMap<ExecutionSeq, WorkflowId>,
+    versions: ById<WorkflowId, i64>,
+    owners: ById<ExecutionSeq, WorkflowId>,
     head: i64,
     retainer: Retainer,
     clock: Clock,
@@ -152,14 +153,11 @@ struct Writer {
 /// What a transaction is doing: everything an append or another commit writes through.
 struct Batch<'a> {
     connection: &'a Connection,
-    versions: &'a mut HashMap<WorkflowId, i64>,
-    owners: &'a mut HashMap<ExecutionSeq, WorkflowId>,
+    versions: &'a mut ById<WorkflowId, i64>,
+    owners: &'a mut ById<ExecutionSeq, WorkflowId>,
     pending: Pending,
     head: i64,
-    /// Somebody follows the fast path.
-    followed: bool,
     now: Timestamp,
-    events: Vec<EventRow>,
 }
 
 /// The verdict on one commit; an error of SQL is a verdict on the whole batch.
@@ -169,8 +167,6 @@ type Verdict = rusqlite::Result<Result<Committed, String>>;
 struct Written {
     verdicts: Vec<Result<Committed, String>>,
     head: i64,
-    events: Vec<EventRow>,
-    executions: Vec<(WorkflowId, Arc<ExecutionRecord>)>,
 }
 
 impl Writer {
@@ -232,7 +228,7 @@ impl Writer {
                 let verdicts = self.publish(written);
                 for (answer, verdict) in answers.into_iter().zip(verdicts) {
                     let verdict = verdict.map_err(|reason| CommitError::Rejected { reason });
-                    let _ = answer.send(verdict);
+                    answer.give(verdict);
                 }
             }
             Ok(Err(error)) => {
@@ -268,21 +264,13 @@ impl Writer {
             owners: &mut self.owners,
             pending: Pending::with_capacity(commits.iter().map(Commit::weight).sum()),
             head: self.head,
-            followed: self.common.batches.receiver_count() > 0,
             now,
-            events: Vec::new(),
         };
         let mut verdicts = Vec::with_capacity(commits.len());
         for commit in commits {
             verdicts.push(batch.write(commit)?);
         }
-        let Batch {
-            head,
-            events,
-            pending,
-            followed,
-            ..
-        } = batch;
+        let Batch { head, pending, .. } = batch;
         pending.write(&transaction, self.head + 1)?;
         match fault {
             Some(Fault::Panic) => panic!("injected by a test"),
@@ -292,26 +280,12 @@ impl Writer {
         let started = Instant::now();
         transaction.commit()?;
         self.common.counters.sync.record(started.elapsed());
-        Ok(Written {
-            verdicts,
-            head,
-            events,
-            executions: if followed {
-                pending.executions()
-            } else {
-                Vec::new()
-            },
-        })
+        Ok(Written { verdicts, head })
     }
 
     /// Only now anybody sees it: numbers first, then the wake-up.
     fn publish(&mut self, written: Written) -> Vec<Result<Committed, String>> {
-        let Written {
-            verdicts,
-            head,
-            events,
-            executions,
-        } = written;
+        let Written { verdicts, head } = written;
         let counters = &self.common.counters;
         let count = |counter: &std::sync::atomic::AtomicU64, by: usize| {
             counter.fetch_add(u64::try_from(by).unwrap_or(0), Ordering::Relaxed);
@@ -325,15 +299,7 @@ impl Writer {
             Ordering::Relaxed,
         );
         if head > self.head {
-            let previous = Seq(std::mem::replace(&mut self.head, head));
-            if !events.is_empty() {
-                let _ = self.common.batches.send(Arc::new(CommittedBatch {
-                    previous,
-                    last_seq: Seq(head),
-                    events,
-                    executions,
-                }));
-            }
+            self.head = head;
             self.common.head.send_replace(Seq(head));
         }
         verdicts
@@ -493,12 +459,9 @@ impl Writer {
     }
 }
 
-fn refuse_all(
-    answers: impl IntoIterator<Item = tokio::sync::oneshot::Sender<Result<Committed, CommitError>>>,
-    reason: &str,
-) {
+fn refuse_all(answers: impl IntoIterator<Item = Answer>, reason: &str) {
     for answer in answers {
-        let _ = answer.send(Err(CommitError::Closed {
+        answer.give(Err(CommitError::Closed {
             reason: reason.to_owned(),
         }));
     }
@@ -519,7 +482,6 @@ impl Batch<'_> {
                 self.facts(events, system.recorded_at)
             }
             Commit::Checkpoint(checkpoint) => self.checkpoint(&checkpoint),
-            Commit::DropCheckpoint(name) => self.drop_checkpoint(&name),
             Commit::Progress(rows) => self.progress(rows),
             Commit::Samples(rows) => self.samples(&rows),
         }

@@ -731,7 +731,6 @@ impl Runtime {
         let commit = SourceCommit {
             row: row.clone(),
             cursor,
-            baseline: None,
             events,
             recorded_at: now,
         };
@@ -753,7 +752,6 @@ impl Runtime {
         let commit = SourceCommit {
             row,
             cursor: None,
-            baseline: None,
             events: vec![SourceEvent::Removed],
             recorded_at: self.shared.clock.now(),
         };
@@ -1064,8 +1062,7 @@ fn load_source(
     };
     Ok(SourceState {
         cursor: reader
-            .source_state(row.id)?
-            .0
+            .source_cursor(row.id)?
             .filter(|cursor| !cursor.is_empty()),
         row: row.clone(),
         unseen_counts,

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 use uuid::Uuid;
 use weir_core::journal::{
-    Append, Commit, Committed, Durability, Journal, JournalHandle, JournalOptions, OpenError,
-    Retention, SourceCommit, SourceRow,
+    Append, Commit, Committed, Durability, ExecutionChange, Journal, JournalHandle, JournalOptions,
+    NewWorkflow, OpenError, Retention, SourceCommit, SourceRow, StepChange,
 };
 use weir_model::event::{DeclaredStep, ExecutionEvent, Outcome};
 use weir_model::id::{ExecutionSeq, RunKey, SourceId, WorkflowId};
@@ -91,7 +91,6 @@ pub(crate) fn source(now: Timestamp) -> Commit {
             forgotten_before: None,
         },
         cursor: None,
-        baseline: None,
         events: Vec::new(),
         recorded_at: now,
     })
@@ -168,29 +167,51 @@ impl Actor {
         at: Timestamp,
     ) -> Append {
         let mut seqs: Vec<ExecutionSeq> = Vec::new();
+        let (mut new, mut declared) = (Vec::new(), Vec::new());
         for (seq, event) in &events {
+            match event {
+                ExecutionEvent::Created { .. } => new.push(*seq),
+                ExecutionEvent::Declared { .. } => {
+                    let known = self.workflow.execution(*seq);
+                    declared.push(known.map_or(0, |e| u32::try_from(e.steps.len()).unwrap()));
+                }
+                _ => {}
+            }
             self.workflow.apply(*seq, event, at);
             if !seqs.contains(seq) {
                 seqs.push(*seq);
             }
         }
-        let changed: Vec<&Execution> = seqs
+        let touched: Vec<&Execution> = seqs
             .iter()
             .filter_map(|seq| self.workflow.execution(*seq))
             .collect();
+        let is_new = |e: &&&Execution| new.contains(&e.record.seq);
         let append = Append {
             workflow: self.workflow.id,
-            key: self.workflow.key.clone(),
-            name: "Portrait".to_owned(),
+            new: (self.version == 0).then(|| NewWorkflow {
+                key: self.workflow.key.clone(),
+                name: "Portrait".to_owned(),
+            }),
             expected_version: self.version,
             recorded_at: at,
-            executions: changed.iter().map(|e| e.record.clone()).collect(),
-            steps: changed
+            created: touched
+                .iter()
+                .filter(is_new)
+                .map(|e| e.record.clone())
+                .collect(),
+            changed: touched
+                .iter()
+                .filter(|e| !is_new(e))
+                .map(|e| ExecutionChange::of(&e.record))
+                .collect(),
+            declared,
+            steps: touched
                 .iter()
                 .flat_map(|e| {
                     (0u32..)
                         .zip(&e.steps)
-                        .map(|(i, s)| (e.record.seq, i, s.clone()))
+                        .map(|(i, s)| StepChange::of(e.record.seq, i, s))
                 })
                 .collect(),
             progress: Vec::new(),

@@ -37,8 +37,9 @@ pub struct Histogram {
     buckets: BTreeMap<u16, u64>,
     /// How many are at most as long as each of [`EXPOSED_BOUNDS`] and longer than the one before: exact, so that the
     /// counters of `/metrics` are no estimate.
-    #[serde(skip_serializing_if = "is_empty")]
-    exposed: [u64; EXPOSED_BOUNDS.len()],
+    /// None until something was recorded: there are several histograms for every workflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exposed: Option<Box<[u64; EXPOSED_BOUNDS.len()]>>,
 }
 
 impl Histogram {
@@ -57,7 +58,7 @@ impl Histogram {
             .iter()
             .position(|bound| ms <= u64::from(*bound) * 1000)
         {
-            self.exposed[place] += 1;
+            self.exposed.get_or_insert_default()[place] += 1;
         }
     }
 
@@ -76,8 +77,11 @@ impl Histogram {
         for (bucket, count) in &other.buckets {
             *self.buckets.entry(*bucket).or_default() += count;
         }
-        for (mine, theirs) in self.exposed.iter_mut().zip(other.exposed) {
-            *mine += theirs;
+        if let Some(theirs) = &other.exposed {
+            let mine = self.exposed.get_or_insert_default();
+            for (mine, theirs) in mine.iter_mut().zip(theirs.iter()) {
+                *mine += theirs;
+            }
         }
     }
 
@@ -142,7 +146,8 @@ impl Histogram {
     /// For Prometheus: how many are at most as long as each of [`EXPOSED_BOUNDS`].
     pub fn cumulative(&self) -> [u64; EXPOSED_BOUNDS.len()] {
         let mut sum = 0;
-        self.exposed.map(|count| {
+        let counts = self.exposed.as_deref().copied().unwrap_or_default();
+        counts.map(|count| {
             sum += count;
             sum
         })
@@ -172,10 +177,6 @@ impl Histogram {
     fn max_ms_f64(&self) -> f64 {
         self.max_ms as f64
     }
-}
-
-fn is_empty(counts: &[u64; EXPOSED_BOUNDS.len()]) -> bool {
-    counts.iter().all(|count| *count == 0)
 }
 
 /// Bucket 0 is [0, 1 ms], bucket b > 0 is (2^((b-1)/16), 2^(b/16)] ms, the last one has no end.

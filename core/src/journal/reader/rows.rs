@@ -44,17 +44,12 @@ impl Reader {
         self.rows(&sql, [DEFAULT_WORKSPACE], source)
     }
 
-    /// Cursor and diff baseline of a source.
-    pub fn source_state(&self, id: SourceId) -> Result<(Option<String>, Option<String>)> {
-        let text = |sql: &str| -> Result<Option<String>> {
-            let mut statement = self.connection().prepare_cached(sql)?;
-            let found = statement.query_row([id.0], |row| row.get(0)).optional()?;
-            Ok(found.flatten())
-        };
-        Ok((
-            text("SELECT cursor FROM source_cursors WHERE source_id = ?1")?,
-            text("SELECT baseline FROM source_baselines WHERE source_id = ?1")?,
-        ))
+    /// What a source asked to be given back at its next poll.
+    pub fn source_cursor(&self, id: SourceId) -> Result<Option<String>> {
+        let sql = "SELECT cursor FROM source_cursors WHERE source_id = ?1";
+        let mut statement = self.connection().prepare_cached(sql)?;
+        let found = statement.query_row([id.0], |row| row.get(0)).optional()?;
+        Ok(found.flatten())
     }
 
     pub fn alert(&self, id: i64) -> Result<Option<AlertRow>> {

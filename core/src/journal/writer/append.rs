@@ -2,13 +2,11 @@
 
 use super::{Batch, Verdict};
 use crate::journal::codec::{self, Encoded};
-use crate::journal::{Append, Committed, EventRow};
+use crate::journal::{Append, Committed};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
-use std::collections::{HashMap, HashSet};
-use weir_model::event::{DeclaredStep, Event, ExecutionEvent};
+use weir_model::event::{Event, ExecutionEvent};
 use weir_model::id::{DEFAULT_WORKSPACE, ExecutionSeq, RunKey, Seq, WorkflowId};
-use weir_model::workflow::Step;
 
 /// Why an append is refused, or the error that ends the batch.
 type Refused = rusqlite::Result<Option<String>>;
@@ -25,100 +23,84 @@ impl Batch<'_> {
             Ok(encoded) => encoded,
             Err(reason) => return Ok(Err(reason)),
         };
-        self.pending.workflow(&append);
-        let version = append.expected_version + 1;
-        self.versions.insert(append.workflow, version);
-        let created: HashSet<ExecutionSeq> = created(&append).collect();
-        for record in append.executions {
-            let is_new = created.contains(&record.seq);
+        let committed = self.number_events(encoded, append.recorded_at, Some(append.workflow));
+        self.versions
+            .insert(append.workflow, append.expected_version + 1);
+        for record in &append.created {
             self.owners.insert(record.seq, append.workflow);
-            self.pending.execution(append.workflow, record, is_new);
         }
-        for (execution, index, step) in append.steps {
-            self.pending.step(execution, index, step);
-        }
-        for row in append.progress {
-            self.pending.progress(row);
-        }
-        let events = append
-            .events
-            .into_iter()
-            .map(|(seq, event)| Event::Execution(seq, event));
-        let committed = self.number_events(
-            events.zip(encoded),
-            append.recorded_at,
-            Some(append.workflow),
-        );
+        self.pending.append(append);
         Ok(Ok(committed))
     }
 
     /// The events were made from the state the store holds, or they mean nothing.
     fn refuse_version(&mut self, append: &Append) -> Refused {
         let (id, expected) = (append.workflow, append.expected_version);
-        let known = match self.versions.get(&id) {
-            Some(version) => Some(*version),
+        let version = match self.versions.get(&id) {
+            Some(version) => *version,
             None => self
                 .connection
                 .prepare_cached("SELECT version FROM workflows WHERE id = ?1")?
                 .query_row([id.0], |row| row.get(0))
-                .optional()?,
+                .optional()?
+                .unwrap_or(0),
         };
-        if let Some(version) = known {
-            self.versions.insert(id, version);
-        }
-        let version = known.unwrap_or(0);
         if version != expected {
             return Ok(Some(format!(
                 "workflow {id} is at version {version}, not {expected}"
             )));
         }
-        if expected == 0 {
-            let taken = self.pending.has_workflow(&append.key)
-                || self
-                    .connection
-                    .prepare_cached("SELECT 1 FROM workflows WHERE workspace_id = ?1 AND key = ?2")?
-                    .exists(params![DEFAULT_WORKSPACE, append.key])?;
-            if taken {
-                return Ok(Some(format!(
-                    "a workflow {:?} is there already",
-                    append.key
-                )));
+        match &append.new {
+            Some(new) if expected == 0 => {
+                let taken = self.pending.has_workflow(&new.key)
+                    || self
+                        .connection
+                        .prepare_cached(
+                            "SELECT 1 FROM workflows WHERE workspace_id = ?1 AND key = ?2",
+                        )?
+                        .exists(params![DEFAULT_WORKSPACE, new.key])?;
+                Ok(taken.then(|| format!("a workflow {:?} is there already", new.key)))
             }
+            None if expected > 0 => Ok(None),
+            _ => Ok(Some(format!(
+                "workflow {id} at version {expected}: only the first append brings its names"
+            ))),
         }
-        Ok(None)
     }
 
     /// Every execution it is about is created by it, once, or belongs to its workflow already.
     fn refuse_executions(&mut self, append: &Append) -> Refused {
-        let mut created: HashMap<ExecutionSeq, &RunKey> = HashMap::new();
-        let mut keys: HashSet<&RunKey> = HashSet::new();
+        let mut rows = append.created.iter();
         for (seq, event) in &append.events {
             let ExecutionEvent::Created { key, uuid, .. } = event else {
                 continue;
             };
-            let row = append.executions.iter().find(|record| record.seq == *seq);
-            if row.is_none_or(|record| record.key != *key || record.uuid != *uuid) {
+            let row = rows.next().filter(|row| row.seq == *seq);
+            if row.is_none_or(|row| row.key != *key || row.uuid != *uuid) {
                 return Ok(Some(format!("execution {seq} is created without its row")));
             }
-            let twice = created.insert(*seq, key).is_some() || !keys.insert(key);
-            if twice || self.is_there(*seq, key)? {
+            if self.is_there(*seq, key)? || is_twice(append, *seq, key) {
                 return Ok(Some(format!(
                     "run {:?} {:?} of source {} is there already",
                     key.external_id, key.run, key.source
                 )));
             }
         }
+        if let Some(row) = rows.next() {
+            return Ok(Some(format!("execution {} is not created", row.seq)));
+        }
         let events = append.events.iter().map(|(seq, _)| *seq);
-        let rows = append.executions.iter().map(|record| record.seq);
-        let steps = append.steps.iter().map(|(seq, ..)| *seq);
+        let changed = append.changed.iter().map(|change| change.seq);
+        let steps = append.steps.iter().map(|change| change.execution);
         let progress = append.progress.iter().map(|row| row.execution);
         let mut asked = None;
-        for seq in events.chain(rows).chain(steps).chain(progress) {
+        for seq in events.chain(changed).chain(steps).chain(progress) {
             // Most appends are about one execution.
             if asked.replace(seq) == Some(seq) {
                 continue;
             }
-            if !created.contains_key(&seq) && self.owner(seq)? != Some(append.workflow) {
+            let created = append.created.iter().any(|record| record.seq == seq);
+            if !created && self.owner(seq)? != Some(append.workflow) {
                 return Ok(Some(format!(
                     "workflow {} has no execution {seq}",
                     append.workflow
@@ -157,26 +139,15 @@ impl Batch<'_> {
     }
 
     /// Numbers the events, to be written at the end of the batch.
-    pub(super) fn number_events(
+    fn number_events(
         &mut self,
-        events: impl Iterator<Item = (Event, Encoded)>,
+        events: Vec<Encoded>,
         at: Timestamp,
         workflow: Option<WorkflowId>,
     ) -> Committed {
         let first = self.head + 1;
-        for (event, encoded) in events {
+        for encoded in events {
             self.head += 1;
-            if self.followed {
-                self.events.push(EventRow {
-                    seq: Seq(self.head),
-                    at,
-                    kind: event.kind(),
-                    workflow,
-                    execution: encoded.execution,
-                    step: encoded.step,
-                    event,
-                });
-            }
             self.pending.event(at, workflow, encoded);
         }
         Committed {
@@ -187,71 +158,34 @@ impl Batch<'_> {
 
     /// Events that belong to no workflow.
     pub(super) fn facts(&mut self, events: impl Iterator<Item = Event>, at: Timestamp) -> Verdict {
-        let encoded: Result<Vec<_>, _> = events
-            .map(|event| codec::encode(&event).map(|encoded| (event, encoded)))
-            .collect();
+        let encoded: Result<Vec<_>, _> = events.map(|event| codec::encode(&event)).collect();
         match encoded {
-            Ok(events) => Ok(Ok(self.number_events(events.into_iter(), at, None))),
+            Ok(events) => Ok(Ok(self.number_events(events, at, None))),
             Err(error) => Ok(Err(error.to_string())),
         }
     }
 }
 
-fn created(append: &Append) -> impl Iterator<Item = ExecutionSeq> {
-    let is_creation = |event: &ExecutionEvent| matches!(event, ExecutionEvent::Created { .. });
-    append
-        .events
-        .iter()
-        .filter(move |(_, event)| is_creation(event))
-        .map(|(seq, _)| *seq)
+/// The append itself creates the execution, or another of its run, more than once.
+fn is_twice(append: &Append, seq: ExecutionSeq, key: &RunKey) -> bool {
+    let same =
+        |record: &&weir_model::workflow::ExecutionRecord| record.seq == seq || record.key == *key;
+    append.created.iter().filter(same).count() > 1
 }
 
 fn encode(append: &Append) -> Result<Vec<Encoded>, String> {
-    let mut declared: Option<Declared<'_>> = None;
+    let mut declared = append.declared.iter();
     let mut encoded = Vec::with_capacity(append.events.len());
     for (seq, event) in &append.events {
         let first = match event {
-            ExecutionEvent::Declared { steps } => declared
-                .get_or_insert_with(|| Declared::of(append))
-                .first(*seq, steps)
-                .ok_or_else(|| format!("execution {seq} declares steps without their rows"))?,
+            ExecutionEvent::Declared { .. } => *declared
+                .next()
+                .ok_or_else(|| format!("execution {seq} declares steps without their place"))?,
             _ => 0,
         };
         encoded.push(codec::encode_execution(*seq, event, first).map_err(|e| e.to_string())?);
     }
     Ok(encoded)
-}
-
-/// The rows of an append's steps, by index and by the provider's id.
-struct Declared<'a> {
-    rows: HashMap<(ExecutionSeq, u32), &'a Step>,
-    indexes: HashMap<(ExecutionSeq, &'a str), u32>,
-}
-
-impl<'a> Declared<'a> {
-    fn of(append: &'a Append) -> Declared<'a> {
-        let steps = append.steps.iter();
-        Declared {
-            rows: steps.clone().map(|(s, i, step)| ((*s, *i), step)).collect(),
-            indexes: steps
-                .map(|(s, i, step)| ((*s, &*step.external_id), *i))
-                .collect(),
-        }
-    }
-
-    /// Where the declared steps begin, if their rows are here: the event's payload is those rows.
-    fn first(&self, seq: ExecutionSeq, steps: &[DeclaredStep]) -> Option<u32> {
-        let Some(one) = steps.first() else {
-            return Some(0);
-        };
-        let first = *self.indexes.get(&(seq, one.external_id.as_str()))?;
-        let all_there = (first..).zip(steps).all(|(index, declared)| {
-            self.rows.get(&(seq, index)).is_some_and(|row| {
-                *row.external_id == declared.external_id && *row.name == declared.name
-            })
-        });
-        all_there.then_some(first)
-    }
 }
 
 pub(super) fn micros(at: Option<Timestamp>) -> Option<i64> {

@@ -1,24 +1,25 @@
 //! Rows that a batch will write once, at its end, however often its commits change them.
 
+use super::ById;
 use super::append::micros;
 use super::rows::json;
 use crate::journal::codec::{Encoded, PAYLOAD_VERSION};
-use crate::journal::{Append, ProgressRow};
+use crate::journal::{Append, ExecutionChange, NewWorkflow, ProgressRow, StepChange};
 use jiff::Timestamp;
 use rusqlite::{Connection, Statement, params};
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use weir_model::event::{DeclaredStep, ExecutionEvent};
 use weir_model::id::{DEFAULT_WORKSPACE, ExecutionSeq, RunKey, WorkflowId};
-use weir_model::status::Status;
-use weir_model::workflow::{ExecutionRecord, Step};
+use weir_model::status::{Status, StepStatus};
+use weir_model::workflow::ExecutionRecord;
 
-/// The last word of a batch on every row, in the order of the keys: neighbours share pages.
+/// The last word of a batch on every row.
 #[derive(Default)]
 pub(super) struct Pending {
-    workflows: BTreeMap<WorkflowId, WorkflowRow>,
-    executions: BTreeMap<ExecutionSeq, Execution>,
-    steps: BTreeMap<(ExecutionSeq, u32), Step>,
-    progress: BTreeMap<ExecutionSeq, ProgressRow>,
+    workflows: ById<WorkflowId, WorkflowRow>,
+    executions: ById<ExecutionSeq, Execution>,
+    steps: ById<(ExecutionSeq, u32), StepRow>,
     events: Vec<(Timestamp, Option<WorkflowId>, Encoded)>,
     /// Keys of workflows and runs that are not stored yet.
     new_workflows: HashSet<String>,
@@ -26,17 +27,24 @@ pub(super) struct Pending {
 }
 
 struct WorkflowRow {
-    key: String,
-    name: String,
+    new: Option<NewWorkflow>,
     version: i64,
     last_number: i64,
     at: i64,
 }
 
+/// What becomes of one row: created with everything, or changed in part.
+#[derive(Default)]
 struct Execution {
-    workflow: WorkflowId,
-    record: Arc<ExecutionRecord>,
-    created: bool,
+    created: Option<(WorkflowId, Box<ExecutionRecord>)>,
+    changed: Option<ExecutionChange>,
+    progress: Option<ProgressRow>,
+}
+
+struct StepRow {
+    /// Set where this batch creates the row.
+    declared: Option<DeclaredStep>,
+    change: StepChange,
 }
 
 impl Pending {
@@ -56,73 +64,94 @@ impl Pending {
         self.new_runs.contains(key)
     }
 
-    pub(super) fn workflow(&mut self, append: &Append) {
-        if append.expected_version == 0 {
-            self.new_workflows.insert(append.key.clone());
-        }
-        let (version, at) = (
-            append.expected_version + 1,
-            append.recorded_at.as_microsecond(),
-        );
-        if let Some(known) = self.workflows.get_mut(&append.workflow) {
-            known.version = version;
-            known.last_number = known.last_number.max(append.last_number);
-            known.at = at;
-            if known.name != append.name {
-                known.name.clone_from(&append.name);
+    /// Takes the rows of an append that was found good.
+    pub(super) fn append(&mut self, append: Append) {
+        self.workflow(&append);
+        if let Some(new) = append.new {
+            self.new_workflows.insert(new.key.clone());
+            if let Some(row) = self.workflows.get_mut(&append.workflow) {
+                row.new = Some(new);
             }
-            return;
         }
-        let row = WorkflowRow {
-            key: append.key.clone(),
-            name: append.name.clone(),
-            version,
-            last_number: append.last_number,
-            at,
-        };
-        self.workflows.insert(append.workflow, row);
-    }
-
-    pub(super) fn execution(
-        &mut self,
-        workflow: WorkflowId,
-        record: ExecutionRecord,
-        created: bool,
-    ) {
-        if created {
+        for record in append.created {
             self.new_runs.insert(record.key.clone());
+            let row = self.executions.entry(record.seq).or_default();
+            row.created = Some((append.workflow, Box::new(record)));
         }
-        let created = created
-            || self
-                .executions
-                .get(&record.seq)
-                .is_some_and(|known| known.created);
-        let execution = Execution {
-            workflow,
-            record: Arc::new(record),
-            created,
-        };
-        self.executions.insert(execution.record.seq, execution);
+        for change in append.changed {
+            let row = self.executions.entry(change.seq).or_default();
+            match &mut row.created {
+                Some((_, record)) => change.onto(record),
+                None => row.changed = Some(change),
+            }
+        }
+        let mut places = append.declared.into_iter();
+        for (execution, event) in append.events {
+            if let ExecutionEvent::Declared { steps } = event {
+                let first = places.next().unwrap_or(0);
+                for (index, step) in (first..).zip(steps) {
+                    self.declare(execution, index, step);
+                }
+            }
+        }
+        for change in append.steps {
+            self.step(change);
+        }
+        for row in append.progress {
+            self.progress(row);
+        }
     }
 
-    pub(super) fn step(&mut self, execution: ExecutionSeq, index: u32, step: Step) {
-        self.steps.insert((execution, index), step);
+    fn workflow(&mut self, append: &Append) {
+        let row = self
+            .workflows
+            .entry(append.workflow)
+            .or_insert(WorkflowRow {
+                new: None,
+                version: 0,
+                last_number: 0,
+                at: 0,
+            });
+        row.version = append.expected_version + 1;
+        row.last_number = row.last_number.max(append.last_number);
+        row.at = append.recorded_at.as_microsecond();
+    }
+
+    fn declare(&mut self, execution: ExecutionSeq, index: u32, step: DeclaredStep) {
+        let change = StepChange {
+            execution,
+            index,
+            status: StepStatus::Pending,
+            started_at: None,
+            completed_at: None,
+            error: None,
+        };
+        let row = StepRow {
+            declared: Some(step),
+            change,
+        };
+        self.steps.insert((execution, index), row);
+    }
+
+    fn step(&mut self, change: StepChange) {
+        match self.steps.entry((change.execution, change.index)) {
+            Entry::Occupied(mut row) => row.get_mut().change = change,
+            Entry::Vacant(place) => {
+                place.insert(StepRow {
+                    declared: None,
+                    change,
+                });
+            }
+        }
     }
 
     pub(super) fn progress(&mut self, row: ProgressRow) {
-        self.progress.insert(row.execution, row);
+        let execution = self.executions.entry(row.execution).or_default();
+        execution.progress = Some(row);
     }
 
     pub(super) fn event(&mut self, at: Timestamp, workflow: Option<WorkflowId>, encoded: Encoded) {
         self.events.push((at, workflow, encoded));
-    }
-
-    /// Executions as the batch leaves them.
-    pub(super) fn executions(&self) -> Vec<(WorkflowId, Arc<ExecutionRecord>)> {
-        self.executions
-            .values()
-            .map(|execution| (execution.workflow, execution.record.clone()))
-            .collect()
     }
 
     /// Writes everything; events are numbered from `first` on.
@@ -130,27 +159,31 @@ impl Pending {
         self.write_workflows(connection)?;
         self.write_executions(connection)?;
         self.write_steps(connection)?;
-        self.write_progress(connection)?;
         self.write_events(connection, first)
     }
 
     fn write_workflows(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut upsert = connection.prepare_cached(
+        let mut insert = connection.prepare_cached(
             "INSERT INTO workflows (id, workspace_id, key, name, version, last_number, created_at, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)
-             ON CONFLICT (id) DO UPDATE SET name = excluded.name, version = excluded.version,
-             last_number = max(last_number, excluded.last_number), updated_at = excluded.updated_at",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
         )?;
-        for (id, row) in &self.workflows {
-            upsert.execute(params![
-                id.0,
-                DEFAULT_WORKSPACE,
-                row.key,
-                row.name,
-                row.version,
-                row.last_number,
-                row.at,
-            ])?;
+        let mut update = connection.prepare_cached(
+            "UPDATE workflows SET version = ?2, last_number = max(last_number, ?3), updated_at = ?4
+             WHERE id = ?1",
+        )?;
+        for (id, row) in in_order(&self.workflows) {
+            match &row.new {
+                Some(new) => insert.execute(params![
+                    id.0,
+                    DEFAULT_WORKSPACE,
+                    new.key,
+                    new.name,
+                    row.version,
+                    row.last_number,
+                    row.at,
+                ])?,
+                None => update.execute(params![id.0, row.version, row.last_number, row.at])?,
+            };
         }
         Ok(())
     }
@@ -159,9 +192,10 @@ impl Pending {
         let mut insert = connection.prepare_cached(
             "INSERT INTO executions (seq, workspace_id, workflow, source, uuid, external_id, run, number,
              name, status, imported, attempt, corrected, watched, started_estimated, first_seen_at,
-             created_at, started_at, completed_at, error, labels, detail, progress)
+             created_at, started_at, completed_at, error, labels, detail, progress, note, position,
+             next_deadline)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-             ?19, ?20, ?21, ?22, ?23)",
+             ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
         )?;
         // What is known from the creation never changes: the event of it has no payload but these columns.
         let mut update = connection.prepare_cached(
@@ -172,53 +206,64 @@ impl Pending {
              next_deadline = CASE WHEN ?2 >= 7 THEN NULL ELSE next_deadline END
              WHERE seq = ?1",
         )?;
-        for execution in self.executions.values() {
-            if execution.created {
-                insert_execution(&mut insert, execution)?;
-            } else {
-                update_execution(&mut update, &execution.record)?;
+        // A row that is gone or closed meanwhile is no error: progress is ephemeral.
+        let mut progress = connection.prepare_cached(
+            "UPDATE executions SET progress = CASE WHEN status = 7 THEN 100.0 ELSE ?2 END, note = ?3,
+             position = CASE WHEN status >= 7 THEN NULL ELSE ?4 END,
+             next_deadline = CASE WHEN status >= 7 THEN NULL ELSE ?5 END WHERE seq = ?1",
+        )?;
+        for (_, execution) in in_order(&self.executions) {
+            if let Some((workflow, record)) = &execution.created {
+                insert_execution(&mut insert, *workflow, record, execution.progress.as_ref())?;
+                continue;
+            }
+            if let Some(change) = &execution.changed {
+                update_execution(&mut update, change)?;
+            }
+            if let Some(row) = &execution.progress {
+                progress.execute(params![
+                    row.execution.0,
+                    row.progress,
+                    row.note,
+                    row.position,
+                    micros(row.next_deadline),
+                ])?;
             }
         }
         Ok(())
     }
 
     fn write_steps(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut upsert = connection.prepare_cached(
+        let mut insert = connection.prepare_cached(
             "INSERT INTO steps (execution, idx, external_id, name, status, started_at, completed_at, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT (execution, idx) DO UPDATE SET status = excluded.status,
-             started_at = excluded.started_at, completed_at = excluded.completed_at, error = excluded.error",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
-        for ((execution, index), step) in &self.steps {
-            upsert.execute(params![
-                execution.0,
-                index,
-                step.external_id,
-                step.name,
-                step.status.code(),
-                micros(step.started_at),
-                micros(step.completed_at),
-                step.error,
-            ])?;
-        }
-        Ok(())
-    }
-
-    /// A row that is gone or closed meanwhile is no error: progress is ephemeral.
-    fn write_progress(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut update = connection.prepare_cached(
-            "UPDATE executions SET progress = CASE WHEN status = 7 THEN 100.0 ELSE ?2 END, note = ?3,
-             position = CASE WHEN status >= 7 THEN NULL ELSE ?4 END,
-             next_deadline = CASE WHEN status >= 7 THEN NULL ELSE ?5 END WHERE seq = ?1",
+            "UPDATE steps SET status = ?3, started_at = ?4, completed_at = ?5, error = ?6
+             WHERE execution = ?1 AND idx = ?2",
         )?;
-        for row in self.progress.values() {
-            update.execute(params![
-                row.execution.0,
-                row.progress,
-                row.note,
-                row.position,
-                micros(row.next_deadline),
-            ])?;
+        for ((execution, index), row) in in_order(&self.steps) {
+            let change = &row.change;
+            match &row.declared {
+                Some(step) => insert.execute(params![
+                    execution.0,
+                    index,
+                    step.external_id,
+                    step.name,
+                    change.status.code(),
+                    micros(change.started_at),
+                    micros(change.completed_at),
+                    change.error,
+                ])?,
+                None => update.execute(params![
+                    execution.0,
+                    index,
+                    change.status.code(),
+                    micros(change.started_at),
+                    micros(change.completed_at),
+                    change.error,
+                ])?,
+            };
         }
         Ok(())
     }
@@ -245,13 +290,29 @@ impl Pending {
     }
 }
 
-fn insert_execution(insert: &mut Statement<'_>, execution: &Execution) -> rusqlite::Result<()> {
-    let record = &*execution.record;
+/// Rows in the order of their keys: neighbours share pages.
+fn in_order<K: Ord, V>(rows: &ById<K, V>) -> Vec<(&K, &V)> {
+    let mut rows: Vec<(&K, &V)> = rows.iter().collect();
+    rows.sort_unstable_by_key(|(key, _)| *key);
+    rows
+}
+
+fn insert_execution(
+    insert: &mut Statement<'_>,
+    workflow: WorkflowId,
+    record: &ExecutionRecord,
+    progress: Option<&ProgressRow>,
+) -> rusqlite::Result<()> {
     let labels = (!record.labels.is_empty()).then(|| json(&record.labels));
+    let percent = match record.status {
+        Status::Completed => Some(100.0),
+        _ => progress.and_then(|row| row.progress),
+    };
+    let waiting = progress.filter(|_| !record.status.is_closed());
     insert.execute(params![
         record.seq.0,
         DEFAULT_WORKSPACE,
-        execution.workflow.0,
+        workflow.0,
         record.key.source.0,
         record.uuid.as_bytes(),
         record.key.external_id,
@@ -271,22 +332,25 @@ fn insert_execution(insert: &mut Statement<'_>, execution: &Execution) -> rusqli
         record.error,
         labels,
         record.detail,
-        (record.status == Status::Completed).then_some(100.0),
+        percent,
+        progress.and_then(|row| row.note.as_deref()),
+        waiting.and_then(|row| row.position),
+        micros(waiting.and_then(|row| row.next_deadline)),
     ])?;
     Ok(())
 }
 
-fn update_execution(update: &mut Statement<'_>, record: &ExecutionRecord) -> rusqlite::Result<()> {
+fn update_execution(update: &mut Statement<'_>, change: &ExecutionChange) -> rusqlite::Result<()> {
     update.execute(params![
-        record.seq.0,
-        record.status.code(),
-        record.attempt,
-        record.corrected,
-        record.watched,
-        record.started_estimated,
-        micros(record.started_at),
-        micros(record.completed_at),
-        record.error,
+        change.seq.0,
+        change.status.code(),
+        change.attempt,
+        change.corrected,
+        change.watched,
+        change.started_estimated,
+        micros(change.started_at),
+        micros(change.completed_at),
+        change.error,
     ])?;
     Ok(())
 }

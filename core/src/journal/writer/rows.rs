@@ -37,13 +37,6 @@ impl Batch<'_> {
                 )?
                 .execute(params![id.0, cursor])?;
         }
-        if let Some(baseline) = &commit.baseline {
-            self.connection
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO source_baselines (source_id, baseline) VALUES (?1, ?2)",
-                )?
-                .execute(params![id.0, baseline])?;
-        }
         Ok(verdict)
     }
 
@@ -211,13 +204,6 @@ impl Batch<'_> {
                 checkpoint.blob,
             ])?;
         Ok(())
-    }
-
-    pub(super) fn drop_checkpoint(&mut self, name: &str) -> Verdict {
-        self.connection
-            .prepare_cached("DELETE FROM checkpoints WHERE name = ?1")?
-            .execute([name])?;
-        Ok(Ok(self.nothing()))
     }
 
     pub(super) fn progress(&mut self, rows: Vec<ProgressRow>) -> Verdict {
