@@ -18,6 +18,7 @@ pub mod bindings {
 
 pub mod config;
 pub mod failure;
+pub mod lenient;
 pub mod text;
 
 pub use bindings::weir::plugin::host::Level;
