@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
 
-/// Name in `monitor.ron`, which is also the name of the module's file.
-const PLUGINS: &[&str] = &["comfyui", "ntfy", "webhook"];
+/// Name in `monitor.ron`, which is also the name of the module's file, where a `-` is a `_`.
+const PLUGINS: &[&str] = &["comfyui", "ntfy", "vertex-ai", "webhook"];
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
@@ -16,7 +16,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let mut table = String::from("&[\n");
     for name in PLUGINS {
-        let module = modules.join(format!("{name}.wasm"));
+        let module = modules.join(format!("{}.wasm", name.replace('-', "_")));
         println!("cargo::rerun-if-changed={}", module.display());
         let component = encode(&module).unwrap_or_else(|error| stop(&module, &error));
         let file = out.join(format!("{name}.component.wasm"));

@@ -31,7 +31,7 @@ mod tests {
     #[test]
     fn every_bundled_plugin_is_a_component() {
         let names: Vec<_> = BUNDLED.iter().map(|bundled| bundled.name).collect();
-        assert_eq!(names, ["comfyui", "ntfy", "webhook"]);
+        assert_eq!(names, ["comfyui", "ntfy", "vertex-ai", "webhook"]);
         for bundled in BUNDLED {
             // The preamble of a component, which a core module does not have.
             assert_eq!(

@@ -19,3 +19,4 @@ mod recordings;
 mod reload;
 mod replay;
 mod tidy;
+mod vertex;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use weir_model::config::{self, Config, Diagnostic, ParseContext};
 
 const CONTEXT: ParseContext<'_> = ParseContext {
-    known_plugins: &["comfyui", "ntfy", "webhook"],
+    known_plugins: &["comfyui", "ntfy", "vertex-ai", "webhook"],
     known_timezones: &["UTC", "Europe/Paris", "Europe/Prague", "America/New_York"],
 };
 

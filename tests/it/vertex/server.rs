@@ -1,0 +1,90 @@
+//! The fake behind a real socket.
+
+use super::fake::{Fake, Fault};
+use actix_web::body::SizedStream;
+use actix_web::http::StatusCode;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use futures::stream;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
+pub(crate) struct Server {
+    fake: Arc<Mutex<Fake>>,
+    port: u16,
+    handle: actix_web::dev::ServerHandle,
+}
+
+async fn answer(
+    request: HttpRequest,
+    body: web::Bytes,
+    fake: web::Data<Mutex<Fake>>,
+) -> HttpResponse {
+    let authorization = request.headers().get("authorization");
+    let authorization = authorization.map(|value| value.to_str().unwrap());
+    let url = request.uri().to_string();
+    let answer = fake.lock().unwrap().answer(
+        request.method().as_str(),
+        &url,
+        authorization,
+        &body,
+        super::now(),
+    );
+    if answer.fault == Some(Fault::Silent) {
+        // The plugin asks for an answer within 14 s; a test has no time for that.
+        let broken = stream::iter([Err(std::io::Error::other("gone"))]);
+        return HttpResponse::Ok().body(SizedStream::new(10, broken));
+    }
+    let mut response = HttpResponse::build(StatusCode::from_u16(answer.status).unwrap());
+    for (name, value) in answer.headers {
+        response.insert_header((name, value));
+    }
+    if answer.fault == Some(Fault::Half) {
+        let whole = answer.body.len() as u64 * 2;
+        let half = stream::iter([
+            Ok(web::Bytes::from(answer.body)),
+            Err(std::io::Error::other("the connection broke")),
+        ]);
+        return response.body(SizedStream::new(whole, half));
+    }
+    response.body(answer.body)
+}
+
+impl Server {
+    pub(crate) fn start() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let fake = Arc::new(Mutex::new(Fake::default()));
+        let data = web::Data::from(fake.clone());
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(data.clone())
+                .default_service(web::to(answer))
+        });
+        let server = server
+            .workers(1)
+            .shutdown_timeout(1)
+            .disable_signals()
+            .listen(listener)
+            .unwrap()
+            .run();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        Server { fake, port, handle }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Fake) -> T) -> T {
+        change(&mut self.fake.lock().unwrap())
+    }
+
+    pub(crate) fn assert_nothing_wrong(&self) {
+        self.with(|fake| assert_eq!(fake.wrongs, Vec::<String>::new()));
+    }
+
+    pub(crate) async fn stop(self) {
+        self.handle.stop(false).await;
+    }
+}
