@@ -470,6 +470,10 @@ mod tests {
             assert!(failure.message.starts_with(expected), "{}", failure.message);
             assert_eq!(failure.kind, Some(weir_sdk::FailureKind::Misconfigured));
         }
+    }
+
+    #[test]
+    fn what_a_host_name_is_made_of_is_checked() {
         for (json, expected) in [
             (
                 r#"{"projects": [], "locations": ["l1"]}"#,

@@ -26,97 +26,104 @@ fn detail(job: &Job) -> Value {
     serde_json::from_str(&job.detail).unwrap()
 }
 
+/// Seconds until it ran (or ended without running), seconds it ran, seconds in all.
+type Seconds = [Option<f64>; 3];
+
+const TABLE: [(&str, JobState, Seconds); 21] = [
+    ("01-queued", JobState::Queued, [None, None, None]),
+    ("02-pending", JobState::Initializing, [None, None, None]),
+    (
+        "03-running-t4",
+        JobState::Running,
+        [Some(412.25), None, None],
+    ),
+    (
+        "03-running-t4.enum-int",
+        JobState::Running,
+        [Some(412.25), None, None],
+    ),
+    (
+        "04-running-two-pools-web",
+        JobState::Running,
+        [Some(95.0), None, None],
+    ),
+    (
+        "05-succeeded",
+        JobState::Completed,
+        [Some(120.5), Some(1800.25), Some(1920.75)],
+    ),
+    (
+        "06-failed-exit-code",
+        JobState::Failed,
+        [Some(60.0), Some(15.0), Some(75.0)],
+    ),
+    (
+        "07-failed-timeout",
+        JobState::Timeout,
+        [Some(300.0), Some(3600.0), Some(3900.0)],
+    ),
+    (
+        "08-failed-quota-never-started",
+        JobState::Failed,
+        [Some(33.0), None, Some(33.0)],
+    ),
+    (
+        "09-failed-stockout",
+        JobState::Failed,
+        [Some(1810.0), None, Some(1810.0)],
+    ),
+    (
+        "10-cancelling",
+        JobState::Cancelling,
+        [Some(30.0), None, None],
+    ),
+    (
+        "11-cancelled",
+        JobState::Cancelled,
+        [Some(30.0), Some(490.0), Some(520.0)],
+    ),
+    (
+        "12-cancelled-while-pending",
+        JobState::Cancelled,
+        [Some(20.0), None, Some(20.0)],
+    ),
+    ("13-paused", JobState::Paused, [Some(10.0), None, None]),
+    (
+        "14-expired",
+        JobState::Timeout,
+        [Some(10.0), Some(604_800.0), Some(604_810.0)],
+    ),
+    ("15-updating", JobState::Running, [Some(10.0), None, None]),
+    (
+        "16-partially-succeeded",
+        JobState::Partial,
+        [Some(10.0), Some(990.0), Some(1000.0)],
+    ),
+    (
+        "17-minimal-no-scheduling",
+        JobState::Initializing,
+        [None, None, None],
+    ),
+    (
+        "18-tpu-spot-unicode",
+        JobState::Running,
+        [Some(1.0), None, None],
+    ),
+    (
+        "19-unspecified-empty-pool",
+        JobState::Pending,
+        [None, None, None],
+    ),
+    (
+        "20-nanosecond-and-millisecond-timestamps",
+        JobState::Running,
+        [Some(1.377), None, None],
+    ),
+];
+
 #[test]
 fn every_sample_has_its_state_and_its_settled_durations() {
-    use JobState::{
-        Cancelled, Cancelling, Completed, Failed, Initializing, Partial, Paused, Pending, Queued,
-        Running, Timeout,
-    };
-    // Name, state, seconds until it ran (or ended without running), seconds it ran, seconds in all.
-    let table: [(&str, JobState, Option<f64>, Option<f64>, Option<f64>); 21] = [
-        ("01-queued", Queued, None, None, None),
-        ("02-pending", Initializing, None, None, None),
-        ("03-running-t4", Running, Some(412.25), None, None),
-        ("03-running-t4.enum-int", Running, Some(412.25), None, None),
-        ("04-running-two-pools-web", Running, Some(95.0), None, None),
-        (
-            "05-succeeded",
-            Completed,
-            Some(120.5),
-            Some(1800.25),
-            Some(1920.75),
-        ),
-        (
-            "06-failed-exit-code",
-            Failed,
-            Some(60.0),
-            Some(15.0),
-            Some(75.0),
-        ),
-        (
-            "07-failed-timeout",
-            Timeout,
-            Some(300.0),
-            Some(3600.0),
-            Some(3900.0),
-        ),
-        (
-            "08-failed-quota-never-started",
-            Failed,
-            Some(33.0),
-            None,
-            Some(33.0),
-        ),
-        (
-            "09-failed-stockout",
-            Failed,
-            Some(1810.0),
-            None,
-            Some(1810.0),
-        ),
-        ("10-cancelling", Cancelling, Some(30.0), None, None),
-        (
-            "11-cancelled",
-            Cancelled,
-            Some(30.0),
-            Some(490.0),
-            Some(520.0),
-        ),
-        (
-            "12-cancelled-while-pending",
-            Cancelled,
-            Some(20.0),
-            None,
-            Some(20.0),
-        ),
-        ("13-paused", Paused, Some(10.0), None, None),
-        (
-            "14-expired",
-            Timeout,
-            Some(10.0),
-            Some(604_800.0),
-            Some(604_810.0),
-        ),
-        ("15-updating", Running, Some(10.0), None, None),
-        (
-            "16-partially-succeeded",
-            Partial,
-            Some(10.0),
-            Some(990.0),
-            Some(1000.0),
-        ),
-        ("17-minimal-no-scheduling", Initializing, None, None, None),
-        ("18-tpu-spot-unicode", Running, Some(1.0), None, None),
-        ("19-unspecified-empty-pool", Pending, None, None, None),
-        (
-            "20-nanosecond-and-millisecond-timestamps",
-            Running,
-            Some(1.377),
-            None,
-            None,
-        ),
-    ];
-    for (name, state, queue, run, total) in table {
+    for (name, state, [queue, run, total]) in TABLE {
         let job = shown(name, "");
         assert_eq!(job.state, state, "{name}");
         let detail = detail(&job);
