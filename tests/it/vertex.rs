@@ -1,5 +1,6 @@
 //! The real plugin in the real monitor, over real sockets, against a fake of Vertex AI that is built on its samples.
 
+#[expect(dead_code, reason = "the plugin's own tests use all of it")]
 pub(crate) mod fake;
 mod server;
 
@@ -142,7 +143,7 @@ async fn a_job_is_followed_to_its_end_and_its_failure_is_told_with_code_and_mess
     server.with(|fake| {
         fake.jobs = vec![custom("01-queued", "1"), custom("03-running-t4", "2")];
     });
-    let (monitor, _folder) = watch(&server, "50ms", CUSTOM).await;
+    let (monitor, _folder) = watch(&server, "100ms", CUSTOM).await;
     until_status(&monitor, "1", Status::Queued).await;
     server.with(|fake| fake.set("1", "JOB_STATE_RUNNING", now()));
     until_status(&monitor, "1", Status::Running).await;
@@ -225,7 +226,7 @@ async fn no_fault_changes_a_status() {
 async fn nobody_asks_before_a_request_rate_allows_it() {
     let server = Server::start();
     server.with(|fake| fake.jobs = vec![custom("03-running-t4", "1")]);
-    let (monitor, _folder) = watch(&server, "50ms", CUSTOM).await;
+    let (monitor, _folder) = watch(&server, "100ms", CUSTOM).await;
     until_status(&monitor, "1", Status::Running).await;
     server.with(|fake| fake.fault("customJobs", Fault::Rate(Some(2)), 1));
     until(&monitor, "refused", |m| {
@@ -258,7 +259,7 @@ async fn a_place_that_fails_hides_nothing_of_the_others() {
         ];
     });
     let more = r#", "kinds": ["custom_jobs"], "locations": ["us-central1", "europe-west4"]"#;
-    let (monitor, _folder) = watch(&server, "50ms", more).await;
+    let (monitor, _folder) = watch(&server, "100ms", more).await;
     until(&monitor, "both", |m| count(m, Status::Running) == 2).await;
     server.with(|fake| {
         fake.fault("us-central1", Fault::Rate(None), 1);
@@ -283,7 +284,7 @@ async fn a_place_that_fails_hides_nothing_of_the_others() {
 async fn a_wrong_token_parks_the_source_and_names_the_credential() {
     let server = Server::start();
     server.with(|fake| fake.tokens = vec!["another".to_owned()]);
-    let (monitor, _folder) = watch(&server, "50ms", CUSTOM).await;
+    let (monitor, _folder) = watch(&server, "100ms", CUSTOM).await;
     until(&monitor, "parked", |m| {
         view(m, "vertex")
             .plugin
@@ -327,7 +328,7 @@ async fn tasks_of_a_pipeline_and_counts_of_a_batch_are_steps() {
         batch.as_object_mut().unwrap().remove("endTime");
         batch["completionStats"] = json!({"successfulCount": "250", "incompleteCount": "750"});
     });
-    let (monitor, _folder) = watch(&server, "50ms", "").await;
+    let (monitor, _folder) = watch(&server, "100ms", "").await;
     until_status(&monitor, "b1", Status::Running).await;
     let batch = find(&monitor, "b1").unwrap().record.seq;
     until(&monitor, "a quarter", |m| {
