@@ -4,6 +4,10 @@ use clap::Parser as _;
 use std::process::ExitCode;
 use weir::cli::{self, Cli};
 
+/// What the actors allocate the journal's writer frees, in another thread: glibc's allocator makes both wait there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()

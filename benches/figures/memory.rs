@@ -125,9 +125,10 @@ async fn all_open(monitor: &MonitorHandle, count: usize) {
     }
 }
 
-/// Once everything was counted and the checkpoints of that are stored.
+/// Once everything was counted, the checkpoints of that are stored, and the allocator has given back what it keeps
+/// for a second.
 async fn resident(monitor: &MonitorHandle) -> f64 {
     monitor.settled().await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     Usage::of_self().resident
 }

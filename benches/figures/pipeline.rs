@@ -24,8 +24,8 @@ use weir_model::observation::{Job, JobState, JobStep, StepState};
 use weir_model::workflow::Contact;
 
 const WORKFLOWS: usize = 256;
-/// Observations on their way per workflow, at two events each: 6 144 events.
-const IN_FLIGHT: usize = 12;
+/// Observations on their way per workflow, at two events each: 8 192 events.
+const IN_FLIGHT: usize = 16;
 /// Executions of a workflow whose observations are made ahead, so that making them is not measured.
 const AHEAD: usize = 12;
 /// Turns of both loops.

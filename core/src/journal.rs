@@ -37,6 +37,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
+use weir_model::event::ExecutionEvent;
 use weir_model::id::{ExecutionSeq, Seq, SourceId, WorkflowId};
 
 /// What an acknowledgement survives.
@@ -154,7 +155,40 @@ impl Answer {
 /// A commit on its way to the writer. Boxed, so that a long empty queue is small.
 struct Envelope {
     commit: Commit,
+    /// The events of an append as they are stored: made by whoever commits, since the writer is what everybody waits for.
+    encoded: Encoding,
     answer: Answer,
+}
+
+type Encoding = Result<Vec<codec::Encoded>, String>;
+
+impl Envelope {
+    fn new(commit: Commit, answer: Answer) -> Box<Envelope> {
+        let encoded = match &commit {
+            Commit::Append(append) => encode(append),
+            _ => Ok(Vec::new()),
+        };
+        Box::new(Envelope {
+            commit,
+            encoded,
+            answer,
+        })
+    }
+}
+
+fn encode(append: &Append) -> Encoding {
+    let mut declared = append.declared.iter();
+    let mut encoded = Vec::with_capacity(append.events.len());
+    for (seq, event) in &append.events {
+        let first = match event {
+            ExecutionEvent::Declared { .. } => *declared
+                .next()
+                .ok_or_else(|| format!("execution {seq} declares steps without their place"))?,
+            _ => 0,
+        };
+        encoded.push(codec::encode_execution(*seq, event, first).map_err(|e| e.to_string())?);
+    }
+    Ok(encoded)
 }
 
 enum Message {
@@ -315,7 +349,7 @@ impl JournalHandle {
         if let Err(error) = self.taken() {
             return Err((error, answer));
         }
-        let envelope = Box::new(Envelope { commit, answer });
+        let envelope = Envelope::new(commit, answer);
         let counters = &self.common.counters;
         // Counted before it is sent: the writer counts down as it takes it.
         counters.queued.fetch_add(1, Ordering::Relaxed);
@@ -341,7 +375,7 @@ impl JournalHandle {
         })?;
         let (answer, answered) = oneshot::channel();
         let answer = Answer::Channel(answer);
-        let envelope = Box::new(Envelope { commit, answer });
+        let envelope = Envelope::new(commit, answer);
         self.common.counters.queued.fetch_add(1, Ordering::Relaxed);
         self.common
             .queue

@@ -6,7 +6,7 @@ use crate::supervise::{Guard, Panic};
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,8 +60,8 @@ struct OpenExecution {
     waited: bool,
 }
 
-/// What is stored with the cursor.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// What is stored with the cursor, as it is read back.
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct State {
     metrics: Metrics,
@@ -71,12 +71,32 @@ struct State {
     source_names: Vec<(SourceId, String)>,
 }
 
+/// The same as it is written: nothing is copied for it.
+#[derive(Serialize)]
+struct StateRef<'a> {
+    metrics: &'a Metrics,
+    #[serde(serialize_with = "pairs")]
+    open: &'a BTreeMap<ExecutionSeq, OpenExecution>,
+    #[serde(serialize_with = "pairs")]
+    workflow_keys: &'a BTreeMap<WorkflowId, String>,
+    #[serde(serialize_with = "pairs")]
+    source_names: &'a BTreeMap<SourceId, String>,
+}
+
+fn pairs<K: Serialize, V: Serialize, S: Serializer>(
+    map: &&BTreeMap<K, V>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_seq(map.iter())
+}
+
 pub struct MetricsAggregator {
     view: MetricsView,
     open: BTreeMap<ExecutionSeq, OpenExecution>,
     cursor: Seq,
     stored: Seq,
     next_checkpoint: Instant,
+    blob_len: usize,
     next_publish: Instant,
     journal: JournalHandle,
     shown: Arc<ArcSwap<MetricsView>>,
@@ -111,6 +131,7 @@ impl MetricsAggregator {
             cursor,
             stored: cursor,
             next_checkpoint: Instant::now(),
+            blob_len: 0,
             next_publish: Instant::now(),
             journal,
             shown,
@@ -193,13 +214,16 @@ impl MetricsAggregator {
             return;
         }
         let begun = Instant::now();
-        let state = State {
-            metrics: self.view.metrics.clone(),
-            open: self.open.iter().map(|(seq, open)| (*seq, *open)).collect(),
-            workflow_keys: self.view.workflow_keys.clone().into_iter().collect(),
-            source_names: self.view.source_names.clone().into_iter().collect(),
+        let state = StateRef {
+            metrics: &self.view.metrics,
+            open: &self.open,
+            workflow_keys: &self.view.workflow_keys,
+            source_names: &self.view.source_names,
         };
-        let blob = serde_json::to_vec(&state).ok();
+        // About as large as the last one.
+        let mut blob = Vec::with_capacity(self.blob_len + self.blob_len / 8);
+        let blob = serde_json::to_writer(&mut blob, &state).ok().map(|()| blob);
+        self.blob_len = blob.as_ref().map_or(0, Vec::len);
         let checkpoint = Checkpoint {
             name: NAME.to_owned(),
             cursor: self.cursor,

@@ -1,12 +1,13 @@
 //! The registry: finds, spawns and lets go of workflow actors. It alone holds their addresses.
 
 use crate::clock::Clock;
-use crate::journal::{JournalHandle, Reader, StoredExecution};
+use crate::journal::{JournalHandle, ReadError, Reader, StoredExecution};
 use crate::live::Board;
 use crate::supervise::{Guard, Panic, Slot};
 use crate::workflow::{NotRecorded, Observe, ObserveAll, Seen, Stop, Stored, WorkflowActor, fresh};
 use actix::{Actor, Addr, AtomicResponse, Context, Handler, Message, WrapFuture};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use weir_model::id::{ExecutionSeq, RunKey, WorkflowId};
@@ -63,7 +64,7 @@ pub struct CountWorkflows;
 
 struct Entry {
     addr: Addr<WorkflowActor>,
-    key: String,
+    key: Arc<str>,
     life: u64,
     /// Messages sent to this life.
     sent: u64,
@@ -82,7 +83,7 @@ pub struct Registry {
     corridor: Corridor,
     this: Slot<Registry>,
     live: HashMap<WorkflowId, Entry>,
-    by_key: HashMap<String, WorkflowId>,
+    by_key: HashMap<Arc<str>, WorkflowId>,
     lives: u64,
     _guard: Guard,
 }
@@ -150,13 +151,13 @@ impl Registry {
             return *id;
         }
         let id = self.corridor.journal.next_workflow_id();
-        self.by_key.insert(key.to_owned(), id);
+        self.by_key.insert(key.into(), id);
         id
     }
 
     fn spawn(&mut self, id: WorkflowId, stored: Stored) {
         self.lives += 1;
-        let key = stored.machine.key.clone();
+        let key: Arc<str> = stored.machine.key.as_str().into();
         self.by_key.insert(key.clone(), id);
         let corridor = self.corridor.clone();
         let actor = WorkflowActor::new(
@@ -189,13 +190,12 @@ impl Registry {
     }
 }
 
-/// Looks a page up in the store, on a blocking thread.
+/// Looks a page up in the store, on a blocking thread. Returns the workflows it is about beside what was found.
 fn resolve(
     reader: &Reader,
     page: &[Routed],
-    live: &HashSet<WorkflowId>,
     known_keys: &HashSet<String>,
-) -> Result<Resolution, crate::journal::ReadError> {
+) -> Result<(Resolution, HashSet<WorkflowId>), ReadError> {
     let mut resolution = Resolution::default();
     let mut wanted: HashSet<WorkflowId> = HashSet::new();
     for routed in page {
@@ -214,7 +214,13 @@ fn resolve(
             wanted.insert(row.id);
         }
     }
-    for id in wanted.difference(live) {
+    Ok((resolution, wanted))
+}
+
+/// Workflows as the store has them, for those whose actor is not alive.
+fn load(reader: &Reader, missing: &[WorkflowId]) -> Result<HashMap<WorkflowId, Stored>, ReadError> {
+    let mut stored = HashMap::new();
+    for id in missing {
         if let Some(row) = reader.workflow(*id)? {
             let mut machine = Workflow::new(*id, row.key);
             machine.last_number = row.last_number;
@@ -226,17 +232,30 @@ fn resolve(
                 page.into_iter()
                     .for_each(|stored| machine.adopt(machine_execution(stored)));
             }
-            resolution.stored.insert(
+            let (name, version) = (row.name, row.version);
+            stored.insert(
                 *id,
                 Stored {
                     machine,
-                    name: row.name,
-                    version: row.version,
+                    name,
+                    version,
                 },
             );
         }
     }
-    Ok(resolution)
+    Ok(stored)
+}
+
+/// Reads on a blocking thread.
+async fn read<T: Send + 'static>(
+    journal: JournalHandle,
+    with: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, NotRecorded> {
+    match tokio::task::spawn_blocking(move || with(&journal.reader()?)).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(NotRecorded(error.to_string())),
+        Err(_) => Err(NotRecorded("the lookup was cut off".into())),
+    }
 }
 
 /// An execution as its machine holds it, with the progress that was last checkpointed.
@@ -277,50 +296,53 @@ impl Handler<Route> for Registry {
     fn handle(&mut self, Route(page): Route, _: &mut Self::Context) -> Self::Result {
         use actix::ActorFutureExt;
         let journal = self.corridor.journal.clone();
-        let live: HashSet<WorkflowId> = self.live.keys().copied().collect();
         let known_keys: HashSet<String> = page
             .iter()
             .filter(|r| {
-                self.by_key
-                    .get(&r.workflow)
-                    .is_some_and(|id| live.contains(id))
+                let id = self.by_key.get(&*r.workflow);
+                id.is_some_and(|id| self.live.contains_key(id))
             })
             .map(|r| r.workflow.clone())
             .collect();
-        let looked_up = async move {
-            let looked = tokio::task::spawn_blocking(move || {
-                let reader = journal.reader()?;
-                let resolution = resolve(&reader, &page, &live, &known_keys)?;
-                Ok::<_, crate::journal::ReadError>((page, resolution))
+        let looked_up = read(journal.clone(), move |reader| {
+            let (resolution, wanted) = resolve(reader, &page, &known_keys)?;
+            Ok((page, resolution, wanted))
+        });
+        // Nothing else is handled meanwhile: who lives now lives when the page is delivered.
+        let loaded = looked_up.into_actor(self).then(|found, registry, _| {
+            let missing = found.as_ref().map_or(Vec::new(), |(_, _, wanted)| {
+                let dead = |id: &&WorkflowId| !registry.live.contains_key(id);
+                wanted.iter().filter(dead).copied().collect()
             });
-            match looked.await {
-                Ok(Ok(found)) => Ok(found),
-                Ok(Err(error)) => Err(NotRecorded(error.to_string())),
-                Err(_) => Err(NotRecorded("the lookup was cut off".into())),
-            }
-        };
-        AtomicResponse::new(Box::pin(looked_up.into_actor(self).then(
-            |found, registry, _| {
-                let delivery = found.map(|(page, resolution)| {
-                    let (acks, batches) = registry.deliver(page, resolution);
-                    let mut sends = Vec::new();
-                    for (id, batch) in batches {
-                        if let Some(entry) = registry.live.get_mut(&id) {
-                            entry.sent += 1;
-                            sends.push(entry.addr.send(ObserveAll(batch)));
-                        }
-                    }
-                    (acks, sends)
-                });
-                async move {
-                    let (acks, sends) = delivery?;
-                    // An actor that died meanwhile drops its acks: the source hears it there.
-                    futures::future::join_all(sends).await;
-                    Ok(acks)
+            async move {
+                let (page, mut resolution, _) = found?;
+                if !missing.is_empty() {
+                    resolution.stored = read(journal, move |reader| load(reader, &missing)).await?;
                 }
-                .into_actor(registry)
-            },
-        )))
+                Ok((page, resolution))
+            }
+            .into_actor(registry)
+        });
+        AtomicResponse::new(Box::pin(loaded.then(|found, registry, _| {
+            let delivery = found.map(|(page, resolution)| {
+                let (acks, batches) = registry.deliver(page, resolution);
+                let mut sends = Vec::new();
+                for (id, batch) in batches {
+                    if let Some(entry) = registry.live.get_mut(&id) {
+                        entry.sent += 1;
+                        sends.push(entry.addr.send(ObserveAll(batch)));
+                    }
+                }
+                (acks, sends)
+            });
+            async move {
+                let (acks, sends) = delivery?;
+                // An actor that died meanwhile drops its acks: the source hears it there.
+                futures::future::join_all(sends).await;
+                Ok(acks)
+            }
+            .into_actor(registry)
+        })))
     }
 }
 
@@ -354,7 +376,7 @@ impl Handler<PanicWorkflow> for Registry {
     type Result = bool;
 
     fn handle(&mut self, PanicWorkflow(key): PanicWorkflow, _: &mut Self::Context) -> bool {
-        let entry = self.by_key.get(&key).and_then(|id| self.live.get(id));
+        let entry = self.by_key.get(&*key).and_then(|id| self.live.get(id));
         entry.is_some_and(|entry| entry.addr.try_send(Panic).is_ok())
     }
 }

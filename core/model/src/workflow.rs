@@ -11,7 +11,7 @@ use crate::id::{ExecutionSeq, RunKey, WorkflowId};
 use crate::observation::{Job, JobProgress, JobStep};
 use crate::status::{Status, StepStatus};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use uuid::Uuid;
 
@@ -25,8 +25,12 @@ pub struct Workflow {
     pub key: String,
     /// Number of the newest execution; the next one gets one more.
     pub last_number: i64,
-    /// Boxed: a node of the tree has room for eleven, and most workflows have one.
-    executions: BTreeMap<ExecutionSeq, Box<Execution>>,
+    /// In the order of their numbers. A list: most workflows have one, and the newest comes last.
+    #[expect(
+        clippy::vec_box,
+        reason = "a list makes room for four at once, and they are large"
+    )]
+    executions: Vec<Box<Execution>>,
     /// By the hash of their key, sorted: the keys themselves are in the executions, and long.
     by_key: Vec<(u64, ExecutionSeq)>,
 }
@@ -55,7 +59,7 @@ impl Workflow {
             id,
             key,
             last_number: 0,
-            executions: BTreeMap::new(),
+            executions: Vec::new(),
             by_key: Vec::new(),
         }
     }
@@ -67,26 +71,38 @@ impl Workflow {
         if let Err(at) = self.by_key.binary_search(&place) {
             self.by_key.insert(at, place);
         }
-        self.executions
-            .insert(execution.record.seq, Box::new(execution));
+        let execution = Box::new(execution);
+        match self.place_of(execution.record.seq) {
+            Ok(at) => self.executions[at] = execution,
+            Err(at) => self.executions.insert(at, execution),
+        }
     }
 
     /// Lets go of the closed executions: nothing is expected of them.
     pub fn forget_closed(&mut self) {
-        if !self
-            .executions
-            .values()
-            .any(|e| e.record.status.is_closed())
-        {
+        let open = |e: &Box<Execution>| !e.record.status.is_closed();
+        if self.executions.iter().all(open) {
             return;
         }
-        self.executions.retain(|_, e| !e.record.status.is_closed());
-        let executions = &self.executions;
-        self.by_key.retain(|(_, seq)| executions.contains_key(seq));
+        let mut executions = std::mem::take(&mut self.executions);
+        executions.retain(open);
+        self.executions = executions;
+        let mut by_key = std::mem::take(&mut self.by_key);
+        by_key.retain(|(_, seq)| self.place_of(*seq).is_ok());
+        self.by_key = by_key;
+    }
+
+    /// Where it is in the list, or would be.
+    fn place_of(&self, seq: ExecutionSeq) -> Result<usize, usize> {
+        self.executions.binary_search_by_key(&seq, |e| e.record.seq)
     }
 
     pub fn execution(&self, seq: ExecutionSeq) -> Option<&Execution> {
-        self.executions.get(&seq).map(Box::as_ref)
+        self.place_of(seq).ok().map(|at| &*self.executions[at])
+    }
+
+    fn execution_mut(&mut self, seq: ExecutionSeq) -> Option<&mut Execution> {
+        self.place_of(seq).ok().map(|at| &mut *self.executions[at])
     }
 
     pub fn find(&self, key: &RunKey) -> Option<&Execution> {
@@ -104,7 +120,7 @@ impl Workflow {
     }
 
     pub fn executions(&self) -> impl Iterator<Item = &Execution> {
-        self.executions.values().map(Box::as_ref)
+        self.executions.iter().map(Box::as_ref)
     }
 
     /// What an observed job means: the events that follow from it, none when nothing changed.
@@ -171,14 +187,14 @@ impl Workflow {
     /// Takes a progress report, which is no event. Returns the execution if a person would see a difference.
     pub fn report(&mut self, key: &RunKey, progress: &JobProgress) -> Option<&Execution> {
         let seq = self.seq_of(key)?;
-        let execution = self.executions.get_mut(&seq)?;
-        execution.report(progress).then_some(&**execution)
+        let execution = self.execution_mut(seq)?;
+        execution.report(progress).then_some(&*execution)
     }
 
     /// Takes what a full view says beside events: fractions of steps and the place in the queue.
     pub fn report_view(&mut self, key: &RunKey, job: &Job) -> Option<&Execution> {
         let seq = self.seq_of(key)?;
-        let execution = self.executions.get_mut(&seq)?;
+        let execution = self.execution_mut(seq)?;
         let moved = execution.live.position != job.position;
         execution.live.position = job.position;
         let mut told = false;
@@ -196,7 +212,7 @@ impl Workflow {
         } else {
             None
         };
-        (execution.raise(percent) || moved).then_some(&**execution)
+        (execution.raise(percent) || moved).then_some(&*execution)
     }
 
     /// Changes the state by one event, recorded at `at`. An event about an execution that is not here changes nothing.
@@ -207,7 +223,7 @@ impl Workflow {
             }
             return;
         }
-        if let Some(execution) = self.executions.get_mut(&seq) {
+        if let Some(execution) = self.execution_mut(seq) {
             execution.apply(event, at);
         }
     }

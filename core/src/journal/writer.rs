@@ -8,7 +8,7 @@ use super::migrate::meta_integer;
 use super::open::{self, OpenError, Opened};
 use super::retention::{Progress, Retainer};
 use super::{
-    Answer, Clock, Commit, CommitError, Committed, Common, Durability, Envelope, Fault,
+    Answer, Clock, Commit, CommitError, Committed, Common, Durability, Encoding, Envelope, Fault,
     JournalHandle, JournalOptions, JournalState, Message, NextIds, Order, counters, reader,
 };
 use jiff::Timestamp;
@@ -33,7 +33,7 @@ type ById<K, V> = HashMap<K, V, FxBuildHasher>;
 
 /// A batch ends with the commit that reaches one of these.
 const BATCH_COMMITS_MAX: usize = 4096;
-const BATCH_ROWS_MAX: usize = 8192;
+const BATCH_ROWS_MAX: usize = 16_384;
 /// A commit larger than this is rejected: it would hold up everybody else.
 const COMMIT_ROWS_MAX: usize = 200_000;
 /// Versions of workflows, and owners of executions, remembered; beyond it they are read again.
@@ -174,7 +174,7 @@ impl Writer {
         loop {
             match self.receiver.recv_timeout(self.retainer.pause()) {
                 Ok(Message::Commit(envelope)) => {
-                    let batch = self.gather(*envelope);
+                    let batch = self.gather(envelope);
                     self.commit(batch);
                 }
                 Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => {}
@@ -192,14 +192,14 @@ impl Writer {
     }
 
     /// The first commit and what else is queued, up to the size of a batch.
-    fn gather(&self, first: Envelope) -> Vec<Envelope> {
+    fn gather(&self, first: Box<Envelope>) -> Vec<Box<Envelope>> {
         let mut rows = first.commit.weight();
         let mut batch = vec![first];
         while rows < BATCH_ROWS_MAX && batch.len() < BATCH_COMMITS_MAX {
             match self.receiver.try_recv() {
                 Ok(Message::Commit(envelope)) => {
                     rows += envelope.commit.weight();
-                    batch.push(*envelope);
+                    batch.push(envelope);
                 }
                 Ok(Message::Wake) => {}
                 Err(_) => break,
@@ -212,7 +212,7 @@ impl Writer {
     }
 
     /// Makes a batch durable, publishes it and answers everything in it.
-    fn commit(&mut self, batch: Vec<Envelope>) {
+    fn commit(&mut self, batch: Vec<Box<Envelope>>) {
         if self.connection.is_none() {
             let reason = match &*self.common.state.borrow() {
                 JournalState::Closed { reason, .. } => reason.clone(),
@@ -220,9 +220,9 @@ impl Writer {
             };
             return refuse_all(batch.into_iter().map(|e| e.answer), &reason);
         }
-        let (commits, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|e| (e.commit, e.answer)).unzip();
-        let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.write(commits)));
+        let mut answers = Vec::with_capacity(batch.len());
+        let write = AssertUnwindSafe(|| self.write(batch, &mut answers));
+        let written = std::panic::catch_unwind(write);
         match written {
             Ok(Ok(written)) => {
                 let verdicts = self.publish(written);
@@ -245,7 +245,11 @@ impl Writer {
     }
 
     /// One transaction. An error rolls all of it back.
-    fn write(&mut self, commits: Vec<Commit>) -> rusqlite::Result<Written> {
+    fn write(
+        &mut self,
+        envelopes: Vec<Box<Envelope>>,
+        answers: &mut Vec<Answer>,
+    ) -> rusqlite::Result<Written> {
         let fault = self.fault.take();
         let now = (self.clock)();
         let Some(connection) = self.connection.as_mut() else {
@@ -262,13 +266,19 @@ impl Writer {
             connection: &transaction,
             versions: &mut self.versions,
             owners: &mut self.owners,
-            pending: Pending::with_capacity(commits.iter().map(Commit::weight).sum()),
+            pending: Pending::with_capacity(envelopes.iter().map(|e| e.commit.weight()).sum()),
             head: self.head,
             now,
         };
-        let mut verdicts = Vec::with_capacity(commits.len());
-        for commit in commits {
-            verdicts.push(batch.write(commit)?);
+        let mut verdicts = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            let Envelope {
+                commit,
+                encoded,
+                answer,
+            } = *envelope;
+            answers.push(answer);
+            verdicts.push(batch.write(commit, encoded)?);
         }
         let Batch { head, pending, .. } = batch;
         pending.write(&transaction, self.head + 1)?;
@@ -350,7 +360,7 @@ impl Writer {
     fn drain(&mut self) {
         while let Ok(message) = self.receiver.try_recv() {
             if let Message::Commit(envelope) = message {
-                let batch = self.gather(*envelope);
+                let batch = self.gather(envelope);
                 self.commit(batch);
             }
         }
@@ -468,12 +478,12 @@ fn refuse_all(answers: impl IntoIterator<Item = Answer>, reason: &str) {
 }
 
 impl Batch<'_> {
-    fn write(&mut self, commit: Commit) -> Verdict {
+    fn write(&mut self, commit: Commit, encoded: Encoding) -> Verdict {
         if commit.weight() > COMMIT_ROWS_MAX {
             return Ok(Err(format!("more than {COMMIT_ROWS_MAX} rows at once")));
         }
         match commit {
-            Commit::Append(append) => self.append(append),
+            Commit::Append(append) => self.append(append, encoded),
             Commit::Source(source) => self.source(source),
             Commit::Alerts(alerts) => self.alerts(alerts),
             Commit::Outbox(update) => self.outbox_update(&update),

@@ -258,9 +258,19 @@ struct Runtime {
 
 type Ready = oneshot::Sender<Result<(Arc<Shared>, mpsc::UnboundedSender<Order>), StartError>>;
 
+/// One thread for the actors, and threads for what blocks, which end soon after a burst of work: what they had
+/// allocated goes back to the machine with them.
+fn tokio_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()
+        .expect("a runtime needs an epoll instance, without which nothing here can run")
+}
+
 /// The monitor's own thread, with an actix system of its own.
 pub(super) fn run(config: Config, ready: Ready) {
-    let system = actix::System::new();
+    let system = actix::System::with_tokio_rt(tokio_runtime);
     system.block_on(async move {
         match Runtime::build(config).await {
             Err(error) => drop(ready.send(Err(error))),

@@ -2,7 +2,7 @@
 
 use super::{Batch, Verdict};
 use crate::journal::codec::{self, Encoded};
-use crate::journal::{Append, Committed};
+use crate::journal::{Append, Committed, Encoding};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use weir_model::event::{Event, ExecutionEvent};
@@ -12,14 +12,14 @@ use weir_model::id::{DEFAULT_WORKSPACE, ExecutionSeq, RunKey, Seq, WorkflowId};
 type Refused = rusqlite::Result<Option<String>>;
 
 impl Batch<'_> {
-    pub(super) fn append(&mut self, append: Append) -> Verdict {
+    pub(super) fn append(&mut self, append: Append, encoded: Encoding) -> Verdict {
         if let Some(reason) = self.refuse_version(&append)? {
             return Ok(Err(reason));
         }
         if let Some(reason) = self.refuse_executions(&append)? {
             return Ok(Err(reason));
         }
-        let encoded = match encode(&append) {
+        let encoded = match encoded {
             Ok(encoded) => encoded,
             Err(reason) => return Ok(Err(reason)),
         };
@@ -171,21 +171,6 @@ fn is_twice(append: &Append, seq: ExecutionSeq, key: &RunKey) -> bool {
     let same =
         |record: &&weir_model::workflow::ExecutionRecord| record.seq == seq || record.key == *key;
     append.created.iter().filter(same).count() > 1
-}
-
-fn encode(append: &Append) -> Result<Vec<Encoded>, String> {
-    let mut declared = append.declared.iter();
-    let mut encoded = Vec::with_capacity(append.events.len());
-    for (seq, event) in &append.events {
-        let first = match event {
-            ExecutionEvent::Declared { .. } => *declared
-                .next()
-                .ok_or_else(|| format!("execution {seq} declares steps without their place"))?,
-            _ => 0,
-        };
-        encoded.push(codec::encode_execution(*seq, event, first).map_err(|e| e.to_string())?);
-    }
-    Ok(encoded)
 }
 
 pub(super) fn micros(at: Option<Timestamp>) -> Option<i64> {
