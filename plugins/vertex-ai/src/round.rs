@@ -22,8 +22,8 @@ use crate::name::{Name, Scope};
 use crate::source::{Memory, RoundMemory, digest};
 use crate::time::{DAY, HOUR, MINUTE, SECOND};
 
-/// Jobs of one call; the host takes 5 000.
-const JOBS_MAX: usize = 1000;
+/// Jobs of one call; the host takes 5 000, and 500 ms of work.
+const JOBS_MAX: usize = 500;
 /// Calls of one round; the host takes 100.
 const PAGES_MAX: u32 = 90;
 /// An interrupted round that is older has nothing to go on with.
