@@ -22,6 +22,15 @@ async fn watch(server: &Server, interval: &str, more: &str) -> (MonitorHandle, t
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     std::fs::write(&token, "ya29.good\n").unwrap();
+    let credential = format!(
+        r#"Bearer(file: "{}", origins: ["{}"])"#,
+        token.display(),
+        server.url()
+    );
+    (watch_as(server, interval, &credential, more).await, folder)
+}
+
+async fn watch_as(server: &Server, interval: &str, credential: &str, more: &str) -> MonitorHandle {
     let url = server.url();
     let locations = if more.contains("\"locations\"") {
         ""
@@ -30,13 +39,12 @@ async fn watch(server: &Server, interval: &str, more: &str) -> (MonitorHandle, t
     };
     let text = format!(
         r#"(sources: [(name: "vertex", plugin: "vertex-ai", poll_interval: "{interval}",
-            credentials: {{ "gcp": Bearer(file: "{}", origins: ["{url}"]) }},
+            credentials: {{ "gcp": {credential} }},
             config: {{ "projects": ["demo"], {locations} "base_url": "{url}", "logging_url": "{url}",
                        "workflow": "av-video-render-{{id}}" {more} }})],
-           alerts: ({RULES}))"#,
-        token.display()
+           alerts: ({RULES}))"#
     );
-    (Monitor::start(configured(&text)).await.unwrap(), folder)
+    Monitor::start(configured(&text)).await.unwrap()
 }
 
 /// Milliseconds since the epoch.

@@ -19,6 +19,9 @@ async fn answer(
     body: web::Bytes,
     fake: web::Data<Mutex<Fake>>,
 ) -> HttpResponse {
+    if request.path() == "/token" {
+        return token(&body, &mut fake.lock().unwrap());
+    }
     let authorization = request.headers().get("authorization");
     let authorization = authorization.map(|value| value.to_str().unwrap());
     let url = request.uri().to_string();
@@ -47,6 +50,28 @@ async fn answer(
         return response.body(SizedStream::new(whole, half));
     }
     response.body(answer.body)
+}
+
+/// Google's token endpoint: a signed assertion for a token, each one another.
+fn token(body: &[u8], fake: &mut Fake) -> HttpResponse {
+    let form = String::from_utf8_lossy(body);
+    let assertion = form
+        .split('&')
+        .find_map(|field| field.strip_prefix("assertion="));
+    let is_jwt = assertion.is_some_and(|jwt| jwt.split('.').count() == 3);
+    if !is_jwt || !form.contains("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer")
+    {
+        fake.wrongs
+            .push(format!("a token request of another kind: {form}"));
+        return HttpResponse::BadRequest().body(r#"{"error": "invalid_grant"}"#);
+    }
+    let token = format!("ya29.issued-{}", fake.tokens.len());
+    fake.tokens.push(token.clone());
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(format!(
+            r#"{{"access_token": "{token}", "expires_in": 3599, "token_type": "Bearer"}}"#
+        ))
 }
 
 impl Server {
