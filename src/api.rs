@@ -8,6 +8,7 @@ pub mod guard;
 mod health;
 mod page;
 mod params;
+mod plugins;
 mod resources;
 mod sources;
 mod status;
@@ -145,7 +146,9 @@ const ADDRESSES: &[Address] = &[
     // For programs.
     address!("/api/sources", GET => sources::list),
     address!("/api/sources/{name}", GET => sources::one),
-    address!("/api/plugins", GET => sources::plugins),
+    address!("/api/plugins", GET => plugins::list),
+    address!("/api/plugins/{name}", GET => plugins::one),
+    address!("/api/plugins/{name}/resume", POST => plugins::resume),
     address!("/api/receivers", GET => sources::receivers),
     address!("/api/workflows", GET => workflows::list),
     address!("/api/workflows/{id}", GET => workflows::one),

@@ -1,6 +1,6 @@
 //! Processes of the bench's own: what is measured from outside runs in one of these, told what by its environment.
 
-use crate::memory;
+use crate::{memory, plugin};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,6 +16,7 @@ pub(crate) fn asked_for() -> Option<String> {
 pub(crate) fn run(kind: &str) {
     match kind {
         "memory" => memory::child(),
+        "instances" => plugin::child(),
         other => panic!("there is no child {other}"),
     }
 }

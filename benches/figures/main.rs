@@ -1,7 +1,7 @@
 //! `make bench`: the figures that weir promises, each against its limit, measured in one run.
 //!
 //! `WEIR_BENCH_SCALE` (1 by default) scales the amount of work; below 1 it only shows that everything runs and no
-//! limit is enforced. Names as arguments (`pipeline`, `bytes`, `daemon`, `memory`) run those parts alone.
+//! limit is enforced. Names as arguments (`pipeline`, `bytes`, `daemon`, `memory`, `plugin`) run those parts alone.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 #![expect(clippy::unwrap_used, reason = "a bench that fails shall say where")]
@@ -11,6 +11,7 @@ mod child;
 mod daemon;
 mod memory;
 mod pipeline;
+mod plugin;
 mod store;
 mod table;
 
@@ -45,11 +46,12 @@ impl Scale {
 
 type Part = (&'static str, fn(Scale) -> Vec<Figure>);
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     ("pipeline", pipeline::figures),
     ("bytes", store::figures),
     ("daemon", daemon::figures),
     ("memory", memory::figures),
+    ("plugin", plugin::figures),
 ];
 
 fn main() -> ExitCode {

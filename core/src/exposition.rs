@@ -3,6 +3,7 @@
 //! Names begin with `weir_`, units are base units, and no label is an id: a workflow is named by its key, the first
 //! 200 of them each, all later ones together as `other` (by age, so that no series ever falls by moving).
 
+mod plugin;
 mod text;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use weir_model::id::{SourceId, WorkflowId};
 use weir_model::metrics::histogram::EXPOSED_BOUNDS;
 use weir_model::metrics::{Histogram, Metrics};
 
+pub use self::plugin::PluginSample;
 use self::text::{Buckets, Exposition, Kind};
 use crate::sampler::{ResourceSample, Usage};
 
@@ -89,23 +91,6 @@ pub struct ReceiverSample {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct PluginSample {
-    /// The name in monitor.ron.
-    pub entry: String,
-    pub plugin: String,
-    pub ready: bool,
-    pub calls: u64,
-    pub failures: u64,
-    pub crashes: u64,
-    pub cpu: Duration,
-    /// The most that one instance ever had.
-    pub memory_bytes: u64,
-    pub http_requests: u64,
-    /// Observations that broke the contract.
-    pub dropped: u64,
-}
-
-#[derive(Clone, Debug, Default)]
 pub struct ActorSample {
     pub name: String,
     pub starts: u64,
@@ -140,7 +125,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     sources(&mut to, &snapshot.sources);
     journal(&mut to, snapshot);
     notifications(&mut to, snapshot);
-    plugins(&mut to, &snapshot.plugins);
+    plugin::render(&mut to, &snapshot.plugins);
     actors(&mut to, &snapshot.actors);
     reload(&mut to, &snapshot.reload);
     if let Some(resources) = snapshot.resources {
@@ -470,71 +455,6 @@ fn notifications(to: &mut Exposition, snapshot: &Snapshot<'_>) {
     receivers
         .iter()
         .for_each(|receiver| family.flag(&[("receiver", &receiver.name)], receiver.parked));
-}
-
-fn plugins(to: &mut Exposition, plugins: &[PluginSample]) {
-    let mut counter = |name, help, value: fn(&PluginSample) -> f64| {
-        let mut family = to.counter(name, help);
-        for plugin in plugins {
-            family.sample(
-                &[("entry", &plugin.entry), ("plugin", &plugin.plugin)],
-                value(plugin),
-            );
-        }
-    };
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "Prometheus has no other numbers"
-    )]
-    {
-        counter(
-            "weir_plugin_calls_total",
-            "Calls into the plugin.",
-            |plugin| plugin.calls as f64,
-        );
-        counter(
-            "weir_plugin_failures_total",
-            "Calls that it answered with a failure.",
-            |plugin| plugin.failures as f64,
-        );
-        counter(
-            "weir_plugin_crashes_total",
-            "Traps and exceeded limits.",
-            |plugin| plugin.crashes as f64,
-        );
-        counter(
-            "weir_plugin_cpu_seconds_total",
-            "CPU time in the plugin.",
-            |plugin| plugin.cpu.as_secs_f64(),
-        );
-        counter(
-            "weir_plugin_http_requests_total",
-            "Requests it sent.",
-            |plugin| plugin.http_requests as f64,
-        );
-        counter(
-            "weir_plugin_observations_dropped_total",
-            "Observations that broke the contract.",
-            |plugin| plugin.dropped as f64,
-        );
-    }
-    let mut family = to.gauge(
-        "weir_plugin_memory_bytes",
-        "The most memory that one instance ever had.",
-    );
-    for plugin in plugins {
-        family.count(
-            &[("entry", &plugin.entry), ("plugin", &plugin.plugin)],
-            plugin.memory_bytes,
-        );
-    }
-    let mut family = to.gauge("weir_plugin_ready", "Whether it is open and answers calls.");
-    for plugin in plugins {
-        family.flag(
-            &[("entry", &plugin.entry), ("plugin", &plugin.plugin)],
-            plugin.ready,
-        );
-    }
 }
 
 fn actors(to: &mut Exposition, actors: &[ActorSample]) {

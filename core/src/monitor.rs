@@ -152,6 +152,9 @@ pub enum ReloadError {
     NeedsRestart(&'static str),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Plan(Vec<PlanError>),
+    /// A plugin with the new configuration did not get ready.
+    #[error("{}; nothing was changed", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    NotReady(Vec<PlanError>),
     #[error("weir is stopping")]
     Stopping,
 }
@@ -268,6 +271,11 @@ impl MonitorHandle {
     /// Every plugin entry: sources, then receivers.
     pub fn plugins(&self) -> Vec<PluginStatus> {
         self.inner.shared.plugins()
+    }
+
+    /// Forgives a plugin its crashes, reads its file again and tries it now. False: no such entry uses a plugin.
+    pub fn resume_plugin(&self, entry: &str) -> bool {
+        self.inner.shared.resume_plugin(entry)
     }
 
     pub fn status(&self) -> MonitorStatus {

@@ -3,11 +3,13 @@
 //! The host owns every clock, socket, retry, secret and byte of durable state; a guest only decodes. An instance may be
 //! thrown away between any two calls, and is after every trap and every limit. This is the only module that knows wasmtime.
 
+mod aside;
 mod contract;
 mod convert;
 mod credential;
 mod egress;
 mod entry;
+mod gauge;
 mod guest_log;
 mod handle;
 mod host;
@@ -15,7 +17,10 @@ mod instance;
 mod lifecycle;
 mod limits;
 mod load;
+#[doc(hidden)]
+pub mod measure;
 mod meter;
+mod reload;
 mod status;
 mod text;
 
@@ -24,17 +29,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use weir_model::observation::FailureKind;
 
 pub use contract::CONTRACT_VERSION;
 pub use credential::{Credential, CredentialError, Scheme, Secret};
 pub use egress::{AllowRule, Grant, HttpScheme, Origin, Resolve, RuleError, SystemResolver};
+pub use gauge::{LimitUse, Unit};
 pub use handle::{CallError, PluginHandle};
 pub use host::{HostOptions, PluginError, PluginHost};
 pub use limits::Limits;
 pub use status::{
     Capabilities, Counters, CrashCause, CrashReport, Manifest, PluginState, PluginStatus,
+    ReloadReport,
 };
 
 /// What an entry of monitor.ron uses its plugin as.
@@ -44,6 +52,16 @@ pub enum Role {
     Source,
     /// Must export `alerts`.
     Handler,
+}
+
+impl Role {
+    /// One word for views and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Source => "source",
+            Role::Handler => "handler",
+        }
+    }
 }
 
 /// Where the component's bytes come from.
@@ -74,6 +92,30 @@ pub struct PluginSpec {
     pub allow: Vec<AllowRule>,
     pub credentials: BTreeMap<String, Credential>,
     pub limits: Limits,
+}
+
+impl PluginSpec {
+    /// Tells one configuration of an entry from the next, secrets read from files and the environment included.
+    /// It shows nothing of them.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let file = match &self.wasm {
+            // What is inside the binary changes with the binary alone.
+            WasmBytes::Bundled(_) => None,
+            WasmBytes::File { path, sha256 } => Some((path, sha256)),
+        };
+        let mut digest = Sha256::new();
+        let entry = (&self.entry, &self.plugin, self.role, self.uuid, file);
+        digest.update(format!("{entry:?} {:?} {:?} ", self.allow, self.limits));
+        digest.update(self.config.to_string());
+        for (name, credential) in &self.credentials {
+            digest.update(format!(" {name:?} {credential:?}"));
+            for secret in credential.tells() {
+                digest.update(secret.len().to_le_bytes());
+                digest.update(secret);
+            }
+        }
+        digest.finalize().into()
+    }
 }
 
 /// `types.failure` of the contract: what a guest, or the host's http, could not do.

@@ -1,13 +1,13 @@
-//! `/api/sources`, `/api/receivers` and `/api/plugins`: who is watched, who is told, and by which code.
+//! `/api/sources` and `/api/receivers`: who is watched, and who is told.
 
 use super::errors::{Problem, echo};
 use super::params::Params;
-use super::views::{Page, PluginView, ReceiverView, SourceView};
+use super::views::{Page, ReceiverView, SourceView};
 use super::{ApiState, View};
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path};
 
-const PAGING: &[&str] = &["cursor", "limit"];
+pub(super) const PAGING: &[&str] = &["cursor", "limit"];
 
 pub(super) async fn list(request: HttpRequest, state: Data<ApiState>) -> View<Page<SourceView>> {
     let params = Params::of(&request, PAGING)?;
@@ -54,30 +54,12 @@ pub(super) async fn receivers(
     page(&params, views, |receiver| &receiver.name)
 }
 
-pub(super) async fn plugins(request: HttpRequest, state: Data<ApiState>) -> View<Page<PluginView>> {
-    let params = Params::of(&request, PAGING)?;
-    page(&params, plugin_views(&state), |plugin| &plugin.name)
-}
-
-pub(super) fn plugin_views(state: &ApiState) -> Vec<PluginView> {
-    let sources = state
-        .monitor
-        .sources()
-        .into_iter()
-        .filter_map(|source| source.plugin);
-    let receivers = state
-        .monitor
-        .receivers()
-        .into_iter()
-        .filter_map(|receiver| receiver.plugin);
-    sources
-        .chain(receivers)
-        .map(|plugin| PluginView::new(&plugin))
-        .collect()
-}
-
 /// A page of what is in memory, by name.
-fn page<T>(params: &Params, mut items: Vec<T>, name: fn(&T) -> &String) -> View<Page<T>> {
+pub(super) fn page<T>(
+    params: &Params,
+    mut items: Vec<T>,
+    name: fn(&T) -> &String,
+) -> View<Page<T>> {
     let limit = params.limit()?;
     items.sort_by(|a, b| name(a).cmp(name(b)));
     if let Some(after) = params.text("cursor") {

@@ -1,7 +1,7 @@
 //! `/status`: the monitor about itself.
 
 use super::params::Params;
-use super::sources::plugin_views;
+use super::plugins;
 use super::views::{StatusView, severity};
 use super::{ApiState, View, alerts, store};
 use actix_web::HttpRequest;
@@ -15,7 +15,7 @@ pub(super) async fn status(request: HttpRequest, state: Data<ApiState>) -> View<
     // The status is needed most when the store is in trouble.
     let (open, firing) = counted.await.unwrap_or_default();
     let mut view = StatusView::new(&state.monitor, state.base_url());
-    view.plugins = plugin_views(&state);
+    view.plugins = plugins::views(&state);
     view.count_open(&open);
     for alert in &firing {
         view.alerts.firing += 1;

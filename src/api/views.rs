@@ -3,6 +3,7 @@
 mod alert;
 mod event;
 mod execution;
+mod plugin;
 mod resource;
 mod source;
 mod status;
@@ -11,6 +12,7 @@ mod workflow;
 pub use alert::*;
 pub use event::*;
 pub use execution::*;
+pub use plugin::*;
 pub use resource::*;
 pub use source::*;
 pub use status::*;

@@ -1,13 +1,11 @@
-//! `weir plugin list`: the plugins that this binary carries, and how those of the running daemon are.
+//! `weir plugin`: what can be asked about plugins, one file per question.
+
+mod inspect;
+mod list;
+mod resume;
 
 use super::Context;
 use super::exit::{CliError, Exit};
-use super::printer::Tone;
-use super::table::Table;
-use crate::bundled::BUNDLED;
-use crate::client::ClientError;
-use crate::client::view::Plugin;
-use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -18,72 +16,39 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum PluginCommand {
     /// List the bundled plugins and those that the daemon runs
-    List {
-        /// One JSON document
-        #[arg(long)]
-        json: bool,
-    },
+    List(list::Args),
+    /// One plugin of the daemon: its state, its limits and what it used of them, its last crash
+    Inspect(inspect::Args),
+    /// Forgive a plugin its crashes, read its file again and try it now
+    Resume(resume::Args),
 }
 
 pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
-    let PluginCommand::List { json } = args.command;
-    let (client, _) = ctx.daemon()?;
-    // Without a daemon there are still the bundled ones.
-    let running = match client.items("api/plugins", &[], 1000).await {
-        Ok(items) => Some(items),
-        Err(ClientError::NoDaemon { .. }) => None,
-        Err(error) => return Err(error.into()),
+    match &args.command {
+        PluginCommand::List(args) => list::run(ctx, args).await,
+        PluginCommand::Inspect(args) => inspect::run(ctx, args).await,
+        PluginCommand::Resume(args) => resume::run(ctx, args).await,
+    }
+}
+
+/// The address of one plugin entry.
+fn address(name: &str) -> Result<String, CliError> {
+    let path = |name: &str| {
+        let mut url = url::Url::parse("http://h/").ok()?;
+        url.path_segments_mut()
+            .ok()?
+            .push("api")
+            .push("plugins")
+            .push(name);
+        Some(url.path().trim_start_matches('/').to_owned())
     };
-    let bundled: Vec<Value> = BUNDLED
-        .iter()
-        .map(|bundled| json!({ "name": bundled.name, "size_bytes": bundled.bytes.len() }))
-        .collect();
-    if json {
-        ctx.printer
-            .json(&json!({ "bundled": bundled, "running": running }))?;
-        return Ok(Exit::Ok);
+    match name {
+        "" | "." | ".." => None,
+        name => path(name),
     }
-    let mut table = Table::new(&[
-        "PLUGIN",
-        "USED BY",
-        "ROLE",
-        "STATE",
-        "VERSION",
-        "STRIKES",
-        "LAST CRASH",
-    ]);
-    for item in running.iter().flatten() {
-        let plugin: Plugin = client.view(item.clone())?;
-        let crash = plugin.last_crash.as_ref().filter(|crash| !crash.is_null());
-        let crash = crash.map(|crash| {
-            crash
-                .as_str()
-                .map_or_else(|| crash.to_string(), str::to_owned)
-        });
-        table.row(vec![
-            (plugin.plugin.clone().unwrap_or_default(), Tone::Plain),
-            (plugin.name.clone(), Tone::Plain),
-            (plugin.role.clone().unwrap_or_default(), Tone::Plain),
-            (plugin.state.clone(), Tone::of_status(&plugin.state)),
-            (plugin.version.clone().unwrap_or_default(), Tone::Dim),
-            (plugin.strikes.unwrap_or(0).to_string(), Tone::Plain),
-            (crash.unwrap_or_default(), Tone::Bad),
-        ]);
-    }
-    for bundled in BUNDLED {
-        let used = running.iter().flatten();
-        if !used.clone().any(|item| item["plugin"] == bundled.name) {
-            let cells = [bundled.name, "-", "", "bundled", "", "", ""];
-            let cells = cells.map(|cell| (cell.to_owned(), Tone::Plain));
-            table.row(cells.into());
-        }
-    }
-    table.print(&mut ctx.printer)?;
-    if running.is_none() {
-        ctx.printer.note(format_args!(
-            "no daemon answers at {}: only the bundled plugins are shown",
-            client.url()
-        ));
-    }
-    Ok(Exit::Ok)
+    .ok_or_else(|| {
+        CliError::usage(
+            "a plugin is named by the source or receiver that uses it; see `weir plugin list`",
+        )
+    })
 }

@@ -46,11 +46,13 @@ impl Tone {
     /// The tone of a status, of an execution as of a source, alert or delivery.
     pub fn of_status(status: &str) -> Tone {
         match status {
-            "completed" | "ok" | "sent" | "open" | "running_ok" => Tone::Good,
+            "completed" | "ok" | "sent" | "open" | "ready" | "running_ok" => Tone::Good,
             "running" | "completing" | "initializing" | "cancelling" => Tone::Busy,
             "failed" | "timeout" | "dead" | "critical" | "error" | "firing" | "parked"
-            | "closed" => Tone::Bad,
-            "lost" | "partial" | "stale" | "suspect" | "warning" | "paused" => Tone::Warn,
+            | "quarantined" | "incompatible" | "closed" => Tone::Bad,
+            "lost" | "partial" | "stale" | "suspect" | "warning" | "paused" | "backoff" => {
+                Tone::Warn
+            }
             "pending" | "queued" | "cancelled" | "skipped" | "resolved" | "starting" => Tone::Dim,
             _ => Tone::Plain,
         }

@@ -1,6 +1,7 @@
 //! The binary as people call it: what it prints where, and the exit code.
 
 mod daemon;
+mod plugins;
 
 use serde_json::{Value, json};
 use std::fs;

@@ -13,8 +13,12 @@ mod delivery;
 #[expect(dead_code, reason = "its main is not called here")]
 mod embed;
 mod faults;
+#[path = "../../core/tests/plugin/guest.rs"]
+#[expect(dead_code, reason = "the tests of the core use the rest of it")]
+mod guest;
 mod huge;
 mod oracle;
+mod plugins;
 mod recordings;
 mod reload;
 mod replay;

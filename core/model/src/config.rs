@@ -6,6 +6,7 @@ mod alerts;
 mod check;
 mod decode;
 pub mod diagnostic;
+mod limits;
 pub mod origin;
 mod plugin;
 mod sections;
@@ -23,6 +24,7 @@ use jiff::civil::Time;
 use url::Url;
 
 pub use self::diagnostic::{Diagnostic, suggest};
+pub use self::limits::Limits;
 pub use self::origin::OriginPattern;
 use crate::alert::route::{LOG_RECEIVER, Route};
 use crate::alert::rule::Rule;
@@ -165,45 +167,6 @@ pub enum CredentialKind {
 pub enum Secret {
     Env(String),
     File(PathBuf),
-}
-
-/// What a plugin may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    pub memory_bytes: u64,
-    /// Per call.
-    pub cpu: Duration,
-    /// Per call.
-    pub wall: Duration,
-    pub response_bytes: u64,
-    /// Per call.
-    pub requests: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            memory_bytes: 64 << 20,
-            cpu: Duration::from_millis(500),
-            wall: Duration::from_secs(30),
-            response_bytes: 8 << 20,
-            requests: 32,
-        }
-    }
-}
-
-impl Limits {
-    /// The defaults for a plugin. On ComfyUI servers without `/api/jobs` a long queue is huge (153 kB a job).
-    pub fn default_for(plugin: &PluginRef) -> Self {
-        match plugin {
-            PluginRef::Bundled(name) if name == "comfyui" => Self {
-                memory_bytes: 192 << 20,
-                response_bytes: 64 << 20,
-                ..Self::default()
-            },
-            _ => Self::default(),
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -4,12 +4,15 @@
 
 pub mod alert;
 pub mod config;
+pub mod control;
 pub mod event;
 pub mod id;
+pub mod logs;
 pub mod metrics;
 pub mod observation;
 pub mod rollup;
 pub mod source;
 pub mod status;
+pub mod stream;
 pub mod threshold;
 pub mod workflow;

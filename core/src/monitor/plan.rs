@@ -167,13 +167,36 @@ fn allow_rules(origins: &[config::OriginPattern]) -> Result<Vec<AllowRule>, Stri
         .map_err(|e| e.to_string())
 }
 
+/// Sizes of what a guest returns fit into memory, or nothing would.
 fn limits(limits: &config::Limits) -> Limits {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Limits {
         memory_bytes: limits.memory_bytes,
+        table_elements: u64::from(limits.tables),
+        cpu_open: limits.cpu_open,
         cpu_call: limits.cpu,
+        wall_open: limits.wall_open,
+        wall_check: limits.wall_check,
+        wall_frames: limits.wall_frames,
         wall_call: limits.wall,
+        http_connect: limits.http_connect,
+        http_total: limits.http_total,
+        http_request_bytes: limits.request_bytes,
+        http_submit_bytes: limits.submit_bytes,
         http_response_bytes: limits.response_bytes,
         http_requests_per_call: limits.requests,
-        ..Limits::default()
+        http_requests_per_second: limits.requests_per_second,
+        observations: size(u64::from(limits.observations)),
+        string_bytes: size(limits.string_bytes),
+        detail_bytes: size(limits.detail_bytes),
+        cursor_bytes: size(limits.cursor_bytes),
+        receipt_bytes: size(limits.receipt_bytes),
+        log_lines_per_minute: limits.log_lines,
+        log_line_bytes: size(limits.log_line_bytes),
+        file_bytes: limits.file_bytes,
+        instance_calls: u64::from(limits.retire_calls),
+        instance_age: limits.retire_age,
+        instance_memory_percent: u8::try_from(limits.retire_memory).unwrap_or(100),
+        backoff_base: Limits::default().backoff_base,
     }
 }

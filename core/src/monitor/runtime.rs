@@ -1,11 +1,13 @@
 //! The running monitor: everything is built here, in order, downstream first, and torn down the other way.
 
+mod reload;
+
 use super::plan::{self, BundledPlugin, PlanError};
 use super::samples;
 use super::views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
 use super::watch;
 use super::{Config, ReloadError, StartError};
-use crate::alert::{AlertRouter, Reconfigure};
+use crate::alert::AlertRouter;
 use crate::clock::Clock;
 use crate::exposition;
 use crate::feed::Feed;
@@ -18,7 +20,7 @@ use crate::metrics::{MetricsAggregator, MetricsView};
 use crate::plugin::{HostOptions, PluginHandle, PluginHost, PluginStatus, Role};
 use crate::receiver::{Bell, ReceiverActor, StopReceiver, Target};
 use crate::registry::{Corridor, CountWorkflows, PanicWorkflow, Registry, Route, Routed};
-use crate::resource::{ResourceSampler, SamplerSettings, SetSampling};
+use crate::resource::{ResourceSampler, SamplerSettings};
 use crate::sampler::ResourceSample;
 use crate::source::{SharedHealth, SourceActor, SourceOptions, SourceState, StopSource};
 use crate::supervise::{Counters, Panic, Slot, Stopping, keep};
@@ -26,14 +28,13 @@ use crate::trouble::Troubles;
 use crate::workflow::Seen;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch as watching;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use weir_model::alert::fact::receiver_subject;
 use weir_model::alert::mute::Mute;
 use weir_model::alert::notification::Notification;
 use weir_model::alert::route::LOG_RECEIVER;
@@ -90,6 +91,8 @@ pub(super) struct RunningSource {
     stopping: Stopping,
     health: SharedHealth,
     plugin: Option<PluginHandle>,
+    /// Of the plugin's configuration, as far as there is one.
+    fingerprint: Option<Fingerprint>,
 }
 
 #[derive(Clone)]
@@ -99,6 +102,20 @@ pub(super) struct RunningReceiver {
     pub(super) slot: Slot<ReceiverActor>,
     stopping: Stopping,
     plugin: Option<PluginHandle>,
+    fingerprint: Option<Fingerprint>,
+}
+
+type Fingerprint = [u8; 32];
+
+/// A plugin that was opened for an entry.
+#[derive(Clone)]
+struct Opened {
+    plugin: PluginHandle,
+    /// The plugin's own name.
+    name: String,
+    fingerprint: Fingerprint,
+    /// It was at work already: only its actor is new.
+    kept: bool,
 }
 
 pub(super) fn read<T: Clone>(lock: &RwLock<T>) -> T {
@@ -233,6 +250,13 @@ impl Shared {
         let sources = self.source_views().into_iter().filter_map(|s| s.plugin);
         let receivers = self.receiver_views().into_iter().filter_map(|r| r.plugin);
         sources.chain(receivers).collect()
+    }
+
+    /// Of a source and a receiver with one name the source is meant.
+    pub(super) fn resume_plugin(&self, entry: &str) -> bool {
+        let source = read(&self.sources).remove(entry).and_then(|s| s.plugin);
+        let plugin = source.or_else(|| read(&self.receivers).remove(entry).and_then(|r| r.plugin));
+        plugin.as_ref().map(PluginHandle::resume).is_some()
     }
 
     fn register(&self, counters: Arc<Counters>) {
@@ -434,9 +458,9 @@ impl Runtime {
     }
 
     fn start_receivers(&self, settings: &config::Config) {
-        self.start_receiver(LOG_RECEIVER, None, settings);
+        self.start_receiver(LOG_RECEIVER, None, settings, None);
         for receiver in &settings.alerts.receivers {
-            self.start_receiver(&receiver.name, Some(receiver), settings);
+            self.start_receiver(&receiver.name, Some(receiver), settings, None);
         }
     }
 
@@ -445,12 +469,13 @@ impl Runtime {
         name: &str,
         config: Option<&config::ReceiverConfig>,
         settings: &config::Config,
+        opened: Option<Opened>,
     ) {
-        let origin = self.shared.journal.origin();
-        let plugin = config.and_then(|c| {
-            let spec = plan::plugin_spec("", name, &c.entry, Role::Handler, origin, &self.bundled);
-            spec.ok().map(|spec| self.host.open(spec))
+        let opened = opened.or_else(|| {
+            let entry = &config?.entry;
+            self.open_plugin("", name, entry, Role::Handler).ok()
         });
+        let plugin = opened.as_ref().map(|opened| opened.plugin.clone());
         let target = plugin.clone().map_or(Target::Log, Target::Plugin);
         let slot = Slot::empty(format!("receiver:{name}"));
         let stopping = Stopping::default();
@@ -476,7 +501,12 @@ impl Runtime {
                 guard,
             )
         });
-        if let Some(plugin) = &plugin {
+        if let Some(Opened {
+            plugin,
+            kept: false,
+            ..
+        }) = &opened
+        {
             let (subject, what) = (format!("handler {name}"), format!("receiver {name}"));
             actix::spawn(watch::plugin(
                 subject,
@@ -494,6 +524,7 @@ impl Runtime {
             slot,
             stopping,
             plugin,
+            fingerprint: opened.map(|opened| opened.fingerprint),
         };
         self.shared
             .receivers
@@ -597,33 +628,50 @@ impl Runtime {
                 .await?;
         }
         for source in &config.settings.sources {
-            self.open_source(source).await?;
+            self.open_source(source, None).await?;
         }
         Ok(())
     }
 
-    async fn open_source(&self, source: &config::SourceConfig) -> Result<(), StartError> {
+    /// Opens the plugin of an entry; it gets ready by itself. `path`: the way to the entry, for errors.
+    fn open_plugin(
+        &self,
+        path: &str,
+        name: &str,
+        entry: &config::PluginEntry,
+        role: Role,
+    ) -> Result<Opened, PlanError> {
         let origin = self.shared.journal.origin();
-        let spec = plan::plugin_spec(
-            "sources",
-            &source.name,
-            &source.entry,
-            Role::Source,
-            origin,
-            &self.bundled,
-        )
-        .map_err(|e| StartError::Plan(vec![e]))?;
-        let name = spec.plugin.clone();
-        let plugin = self.host.open(spec);
+        let spec = plan::plugin_spec(path, name, entry, role, origin, &self.bundled)?;
+        Ok(Opened {
+            name: spec.plugin.clone(),
+            fingerprint: spec.fingerprint(),
+            plugin: self.host.open(spec),
+            kept: false,
+        })
+    }
+
+    async fn open_source(
+        &self,
+        source: &config::SourceConfig,
+        opened: Option<Opened>,
+    ) -> Result<(), StartError> {
+        let opened = match opened {
+            Some(opened) => opened,
+            None => self
+                .open_plugin("sources", &source.name, &source.entry, Role::Source)
+                .map_err(|e| StartError::Plan(vec![e]))?,
+        };
         let hash = plan::config_hash(&source.entry);
-        let feed = Feed::Plugin(plugin.clone());
+        let feed = Feed::Plugin(opened.plugin.clone());
+        let (options, name) = (plan::source_options(source), opened.name.clone());
         self.start_source(
-            &plan::source_options(source),
+            &options,
             &name,
             Some(hash),
             Some(source),
             feed,
-            Some(plugin),
+            Some(opened),
         )
         .await
     }
@@ -635,7 +683,7 @@ impl Runtime {
         hash: Option<String>,
         config: Option<&config::SourceConfig>,
         feed: Feed,
-        plugin: Option<PluginHandle>,
+        opened: Option<Opened>,
     ) -> Result<(), StartError> {
         let (row, fresh) = self.source_row(&options.name, plugin_name, hash).await?;
         let slot = Slot::empty(format!("source:{}", options.name));
@@ -669,7 +717,12 @@ impl Runtime {
             )
         });
         self.shared.register(slot.counters());
-        if let Some(plugin) = &plugin {
+        if let Some(Opened {
+            plugin,
+            kept: false,
+            ..
+        }) = &opened
+        {
             let subject = format!("source {name}");
             let watching = watch::plugin(
                 subject.clone(),
@@ -687,7 +740,8 @@ impl Runtime {
             slot,
             stopping,
             health,
-            plugin,
+            fingerprint: opened.as_ref().map(|opened| opened.fingerprint),
+            plugin: opened.map(|opened| opened.plugin),
         };
         self.shared
             .sources
@@ -815,7 +869,12 @@ impl Runtime {
         &self,
         inbox: &mut mpsc::UnboundedReceiver<Order>,
     ) -> Option<oneshot::Sender<()>> {
-        while let Some(order) = inbox.recv().await {
+        let mut waiting = VecDeque::new();
+        loop {
+            let order = match waiting.pop_front() {
+                Some(order) => order,
+                None => inbox.recv().await?,
+            };
             match order {
                 Order::Shutdown(answer) => return answer,
                 Order::CountWorkflows(answer) => {
@@ -825,15 +884,28 @@ impl Runtime {
                     let _ = answer.send(self.panic(&name).await);
                 }
                 Order::Reload(settings, answer) => {
-                    let result = self.reload(*settings).await;
-                    if let Err(error) = &result {
-                        self.shared.reload_failed(error.to_string());
-                    }
+                    let preparing = self.prepare(*settings);
+                    let prepared = match unless_stopped(preparing, inbox, &mut waiting).await {
+                        Ok(prepared) => prepared,
+                        Err(stop) => {
+                            let _ = answer.send(Err(ReloadError::Stopping));
+                            return stop;
+                        }
+                    };
+                    let result = match prepared {
+                        Ok(prepared) => {
+                            self.reload(prepared).await;
+                            Ok(())
+                        }
+                        Err(error) => {
+                            self.shared.reload_failed(error.to_string());
+                            Err(error)
+                        }
+                    };
                     let _ = answer.send(result);
                 }
             }
         }
-        None
     }
 
     async fn panic(&self, name: &str) -> bool {
@@ -861,128 +933,6 @@ impl Runtime {
                 .await
                 .unwrap_or(false),
             _ => false,
-        }
-    }
-
-    /// All or nothing: what could go wrong is tried before anything is changed.
-    async fn reload(&self, new: config::Config) -> Result<(), ReloadError> {
-        let old = self.shared.settings.load_full();
-        if new.http.listen != old.http.listen {
-            return Err(ReloadError::NeedsRestart("http.listen"));
-        }
-        if new.durability != old.durability {
-            return Err(ReloadError::NeedsRestart("durability"));
-        }
-        if new.data_dir != old.data_dir {
-            return Err(ReloadError::NeedsRestart("data_dir"));
-        }
-        self.plan(&new).map_err(ReloadError::Plan)?;
-        self.shared.settings.store(Arc::new(new.clone()));
-        self.reload_receivers(&old, &new).await;
-        self.shared
-            .router
-            .signal(Reconfigure(Box::new(router_config(&new))));
-        self.reload_sources(&new).await;
-        if let Some(sampler) = &self.sampler {
-            sampler.signal(SetSampling(new.resources.clone()));
-        }
-        self.shared.journal.set_retention(retention(&new));
-        if new.alerts.deadman != old.alerts.deadman {
-            self.start_deadman(&new);
-        }
-        *self
-            .shared
-            .reload
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = ReloadView {
-            at: Some(self.shared.clock.now()),
-            error: None,
-        };
-        let reloaded = Commit::system(vec![SystemEvent::Reloaded], self.shared.clock.now());
-        drop(self.shared.journal.try_commit(reloaded));
-        self.bell.ring();
-        Ok(())
-    }
-
-    async fn reload_receivers(&self, old: &config::Config, new: &config::Config) {
-        let same_fallback = old.alerts.fallback == new.alerts.fallback;
-        let running = read(&self.shared.receivers);
-        for (name, receiver) in &running {
-            let wanted = new.alerts.receivers.iter().find(|r| &r.name == name);
-            let keep = same_fallback && receiver.config.as_ref() == wanted;
-            if keep {
-                continue;
-            }
-            receiver.stopping.begin();
-            receiver.slot.signal(StopReceiver);
-            if let Some(plugin) = &receiver.plugin {
-                plugin.close().await;
-            }
-            self.shared
-                .receivers
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(name);
-            // It is gone, or tried anew with another configuration.
-            self.shared.troubles.clear(&receiver_subject(name));
-        }
-        let running = read(&self.shared.receivers);
-        if !running.contains_key(LOG_RECEIVER) {
-            self.start_receiver(LOG_RECEIVER, None, new);
-        }
-        for receiver in new
-            .alerts
-            .receivers
-            .iter()
-            .filter(|r| !running.contains_key(&r.name))
-        {
-            self.start_receiver(&receiver.name, Some(receiver), new);
-        }
-        crate::alert::reroute_orphans(
-            &self.shared.journal,
-            &router_config(new),
-            self.shared.clock.now(),
-        )
-        .await;
-    }
-
-    async fn reload_sources(&self, new: &config::Config) {
-        for (name, source) in read(&self.shared.sources) {
-            let Some(had) = &source.config else { continue };
-            let wanted = new.sources.iter().find(|s| s.name == name);
-            if wanted == Some(had) {
-                continue;
-            }
-            source.stopping.begin();
-            source.slot.signal(StopSource);
-            if let Some(plugin) = &source.plugin {
-                plugin.close().await;
-            }
-            self.shared
-                .sources
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&name);
-            if wanted.is_none() {
-                let row = self
-                    .shared
-                    .journal
-                    .reader()
-                    .and_then(|r| r.source_by_name(&name));
-                self.unwatch(row.ok().flatten().unwrap_or(source.row)).await;
-            }
-        }
-        let running = read(&self.shared.sources);
-        for source in new
-            .sources
-            .iter()
-            .filter(|s| !running.contains_key(&s.name))
-        {
-            if let Err(error) = self.open_source(source).await {
-                self.shared
-                    .troubles
-                    .raise(&format!("source {}", source.name), &error.to_string());
-            }
         }
     }
 
@@ -1015,6 +965,25 @@ impl Runtime {
         let closed = futures::future::join_all(closing.iter().map(PluginHandle::close));
         // A guest that hangs in a call is cut off by its wall limit; nobody waits that long for an exit.
         let _ = tokio::time::timeout(Duration::from_secs(3), closed).await;
+    }
+}
+
+/// Plugins may take their time to get ready; an order to stop does not wait for them, every other one does.
+async fn unless_stopped<T>(
+    preparing: impl Future<Output = T>,
+    inbox: &mut mpsc::UnboundedReceiver<Order>,
+    waiting: &mut VecDeque<Order>,
+) -> Result<T, Option<oneshot::Sender<()>>> {
+    let mut preparing = std::pin::pin!(preparing);
+    loop {
+        tokio::select! {
+            prepared = &mut preparing => return Ok(prepared),
+            order = inbox.recv() => match order {
+                None => return Err(None),
+                Some(Order::Shutdown(answer)) => return Err(answer),
+                Some(order) => waiting.push_back(order),
+            },
+        }
     }
 }
 

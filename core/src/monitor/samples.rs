@@ -90,6 +90,8 @@ pub(super) fn plugin(status: &PluginStatus) -> PluginSample {
     PluginSample {
         entry: status.entry.clone(),
         plugin: status.plugin.clone(),
+        role: status.role.name(),
+        state: status.state.name(),
         ready: matches!(status.state, PluginState::Ready),
         calls: counters.calls,
         failures: counters.failures,
@@ -98,6 +100,14 @@ pub(super) fn plugin(status: &PluginStatus) -> PluginSample {
         memory_bytes: counters.memory_high_water,
         http_requests: counters.http_requests,
         dropped: counters.observations_dropped,
+        log_lines_dropped: counters.log_lines_dropped,
+        strikes: status.strikes,
+        generation: status.generation,
+        reload_failed: status
+            .reload
+            .as_ref()
+            .is_some_and(|reload| reload.error.is_some()),
+        limits: status.limits.clone(),
     }
 }
 

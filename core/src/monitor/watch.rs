@@ -29,7 +29,18 @@ pub(super) async fn plugin(
 ) {
     let mut status = plugin.subscribe();
     loop {
-        let state = status.borrow_and_update().state.clone();
+        let (state, reload) = {
+            let status = status.borrow_and_update();
+            (status.state.clone(), status.reload.clone())
+        };
+        let reload_subject = format!("{subject} reload");
+        match reload.and_then(|report| report.error) {
+            Some(why) => troubles.raise(
+                &reload_subject,
+                &format!("the plugin of {what} has a new file that cannot be used, the old one goes on: {why}"),
+            ),
+            None => troubles.clear(&reload_subject),
+        }
         match &state {
             PluginState::Parked { .. }
             | PluginState::Quarantined { .. }
@@ -41,7 +52,10 @@ pub(super) async fn plugin(
                 );
             }
             PluginState::Ready => troubles.clear(&subject),
-            PluginState::Stopped => return troubles.clear(&subject),
+            PluginState::Stopped => {
+                troubles.clear(&reload_subject);
+                return troubles.clear(&subject);
+            }
             _ => {}
         }
         if status.changed().await.is_err() {

@@ -1,5 +1,9 @@
 //! The contract `weir:plugin` on the host's side: bindings, versions, and what a component exports.
 
+mod shape;
+
+use std::sync::Arc;
+
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
@@ -50,6 +54,27 @@ pub(super) enum ContractError {
     #[error("it exports no `{0}`, which {1} needs")]
     Capability(&'static str, &'static str),
     #[error(
+        "its `{interface}` has no `{function}`, which weir:plugin@{} asks for: `{signature}`. \
+         Rebuild it against wit/plugin.wit",
+        minor(CONTRACT_VERSION)
+    )]
+    Function {
+        interface: String,
+        function: &'static str,
+        signature: &'static str,
+    },
+    #[error(
+        "its `{interface}.{function}` is not that of weir:plugin@{}, which says `{signature}`: {detail}. \
+         Rebuild it against wit/plugin.wit",
+        minor(CONTRACT_VERSION)
+    )]
+    Type {
+        interface: String,
+        function: String,
+        signature: &'static str,
+        detail: String,
+    },
+    #[error(
         "it does not fit weir:plugin@{}, though it says so: {detail}. Rebuild it against wit/plugin.wit",
         minor(CONTRACT_VERSION)
     )]
@@ -59,10 +84,17 @@ pub(super) enum ContractError {
 /// A component that fits, with the places of its exports found beforehand.
 #[derive(Clone)]
 pub(super) struct Linked {
+    /// Of the file that it was made from, in hex.
+    pub(super) sha256: Arc<str>,
+    /// Size of that file.
+    pub(super) file_bytes: u64,
     pub(super) pre: InstancePre<GuestState>,
     pub(super) lifecycle: lifecycle::GuestIndices,
     pub(super) jobs: Option<jobs::GuestIndices>,
     pub(super) alerts: Option<alerts::GuestIndices>,
+    pub(super) streams: Option<streams::GuestIndices>,
+    pub(super) control: Option<control::GuestIndices>,
+    pub(super) logs: Option<logs::GuestIndices>,
     pub(super) capabilities: Capabilities,
 }
 
@@ -79,30 +111,41 @@ pub(super) fn link(
     engine: &Engine,
     linker: &Linker<GuestState>,
     component: &Component,
+    (sha256, file_bytes): (Arc<str>, u64),
 ) -> Result<Linked, ContractError> {
     check_names(engine, component)?;
+    shape::check(engine, component)?;
     let shape = |error: wasmtime::Error| ContractError::Shape {
         detail: format!("{error:#}"),
     };
     let pre = linker.instantiate_pre(component).map_err(shape)?;
-    let exports = |interface: &str| {
-        let name = format!("{PACKAGE}{interface}@{CONTRACT_VERSION}");
-        component.get_export_index(None, &name).is_some()
-    };
-    let jobs = exports("jobs").then(|| jobs::GuestIndices::new(&pre));
-    let alerts = exports("alerts").then(|| alerts::GuestIndices::new(&pre));
-    let capabilities = Capabilities {
-        jobs: jobs.is_some(),
-        alerts: alerts.is_some(),
-        streams: exports("streams") && streams::GuestIndices::new(&pre).is_ok(),
-        control: exports("control") && control::GuestIndices::new(&pre).is_ok(),
-        logs: exports("logs") && logs::GuestIndices::new(&pre).is_ok(),
-    };
+    macro_rules! probe {
+        ($interface:ident) => {{
+            let name = format!("{PACKAGE}{}@{CONTRACT_VERSION}", stringify!($interface));
+            match component.get_export_index(None, &name) {
+                Some(_) => Some($interface::GuestIndices::new(&pre).map_err(shape)?),
+                None => None,
+            }
+        }};
+    }
+    let (jobs, alerts) = (probe!(jobs), probe!(alerts));
+    let (streams, control, logs) = (probe!(streams), probe!(control), probe!(logs));
     Ok(Linked {
+        sha256,
+        file_bytes,
         lifecycle: lifecycle::GuestIndices::new(&pre).map_err(shape)?,
-        jobs: jobs.transpose().map_err(shape)?,
-        alerts: alerts.transpose().map_err(shape)?,
-        capabilities,
+        capabilities: Capabilities {
+            jobs: jobs.is_some(),
+            alerts: alerts.is_some(),
+            streams: streams.is_some(),
+            control: control.is_some(),
+            logs: logs.is_some(),
+        },
+        jobs,
+        alerts,
+        streams,
+        control,
+        logs,
         pre,
     })
 }

@@ -135,7 +135,7 @@ impl Credential {
     }
 
     /// Every text that would give the secret away.
-    fn tells(&self) -> Vec<String> {
+    pub(super) fn tells(&self) -> Vec<String> {
         match &self.scheme {
             Scheme::Bearer(secret) | Scheme::Header { value: secret, .. } => {
                 vec![secret.expose().to_owned()]

@@ -50,6 +50,8 @@ pub(super) struct HttpRequest {
     pub body: Option<Vec<u8>>,
     pub credential: Option<String>,
     pub timeout: Option<Duration>,
+    /// Of the body, where the running call may send more or less than the entry's other calls.
+    pub body_bytes_max: Option<u64>,
 }
 
 /// `http.response` of the contract.
@@ -141,11 +143,13 @@ impl Egress {
         let method = parse_method(&request.method)?;
         let headers = self.headers(&request, &origin)?;
         let body = request.body.unwrap_or_default();
-        if body.len() as u64 > self.limits.http_request_bytes {
+        let body_bytes_max = request
+            .body_bytes_max
+            .unwrap_or(self.limits.http_request_bytes);
+        if body.len() as u64 > body_bytes_max {
             return Err(too_large(format!(
-                "the request has {} bytes, {} are allowed",
-                body.len(),
-                self.limits.http_request_bytes
+                "the request has {} bytes, {body_bytes_max} are allowed",
+                body.len()
             )));
         }
         let wait = self.rate().reserve(Instant::now());

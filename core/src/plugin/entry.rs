@@ -4,27 +4,39 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 use weir_model::observation::{Coverage, FailureKind, Page};
+use weir_model::stream::{Endpoint, Frame, Reaction};
 
+use super::aside::{Aside, AsideReport};
 use super::contract::{self, Linked};
 use super::handle::{CallError, Order};
 use super::instance::{Instance, OpenError, Surroundings};
 use super::lifecycle::Lifecycle;
 use super::load::LoadQueue;
+use super::reload::{FileWatch, NotPrepared, Prepared};
 use super::status::{CrashReport, PluginState, PluginStatus};
 use super::{Failure, PluginSpec, convert};
 
 /// Lives on one plugin thread. Its Store never leaves that thread while a call runs.
 pub(super) struct Entry {
-    pub(super) spec: PluginSpec,
+    pub(super) spec: Arc<PluginSpec>,
     pub(super) surroundings: Arc<Surroundings>,
     pub(super) loader: LoadQueue,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) closing: watch::Receiver<bool>,
     pub(super) resume: Arc<Notify>,
-    pub(super) status: watch::Sender<PluginStatus>,
+    pub(super) status: Arc<watch::Sender<PluginStatus>>,
     pub(super) lifecycle: Lifecycle,
-    pub(super) linked: Option<Linked>,
+    /// The generation in use, as the calls aside see it too.
+    pub(super) linked: watch::Sender<Option<Linked>>,
+    /// Taken when the entry begins to run.
+    pub(super) aside: Option<Aside>,
+    pub(super) aside_reports: mpsc::Receiver<AsideReport>,
+    /// Taken when the entry begins to run.
+    pub(super) file_watch: Option<FileWatch>,
+    /// The generation that is being made ready, one at a time.
+    pub(super) preparing: JoinSet<Result<Prepared, NotPrepared>>,
     pub(super) instance: Option<Instance>,
     /// CPU time of the instances that are gone.
     pub(super) cpu_before: Duration,
@@ -34,6 +46,10 @@ pub(super) struct Entry {
 
 enum Event {
     Order(Order),
+    Aside(AsideReport),
+    FileChanged,
+    /// Boxed, as it holds a whole instance.
+    Prepared(Box<Result<Prepared, NotPrepared>>),
     RetryDue,
     Resume,
     Close,
@@ -41,6 +57,16 @@ enum Event {
 
 impl Entry {
     pub(super) async fn run(mut self) {
+        let aside = self
+            .aside
+            .take()
+            .map(|aside| tokio::task::spawn_local(aside.run()));
+        let changed = Arc::new(Notify::new());
+        // Ends with this function.
+        let mut watching = JoinSet::new();
+        if let Some(watch) = self.file_watch.take() {
+            watching.spawn_local(watch.run(Arc::clone(&changed)));
+        }
         loop {
             self.publish();
             if is_closing(&self.closing) {
@@ -50,18 +76,35 @@ impl Entry {
                 PluginState::Loading => self.load().await,
                 PluginState::Linked | PluginState::Opening => self.open().await,
                 PluginState::Draining | PluginState::Stopped => break,
-                _ => match self.next_event().await {
+                _ => match self.next_event(&changed).await {
                     Event::Order(order) => self.take(order).await,
+                    Event::Aside(report) => self.note_aside(report),
+                    Event::FileChanged => self.file_changed(),
+                    Event::Prepared(prepared) => self.prepared(*prepared),
                     Event::RetryDue => self.lifecycle.retry_due(),
                     Event::Resume => self.lifecycle.resumed(),
                     Event::Close => break,
                 },
             }
         }
+        self.drain(aside).await;
         self.stop();
     }
 
-    async fn next_event(&mut self) -> Event {
+    /// No instance of its own is left, and calls aside finish: their wall limit bounds it.
+    async fn drain(&mut self, aside: Option<tokio::task::JoinHandle<()>>) {
+        self.publish();
+        let Some(aside) = aside else { return };
+        // Closed by word or because nobody is left who could call: either ends it.
+        if aside.await.is_err() {
+            tracing::error!(entry = self.spec.entry, "the calls aside ended in a panic");
+        }
+        while let Ok(report) = self.aside_reports.try_recv() {
+            self.cpu_before += report.cpu;
+        }
+    }
+
+    async fn next_event(&mut self, changed: &Notify) -> Event {
         let retry_at = self.lifecycle.retry_at();
         let retry_due = async {
             match retry_at {
@@ -74,6 +117,15 @@ impl Entry {
             _ = self.closing.wait_for(|closing| *closing) => Event::Close,
             () = self.resume.notified() => Event::Resume,
             () = retry_due => Event::RetryDue,
+            Some(report) = self.aside_reports.recv() => Event::Aside(report),
+            Some(prepared) = self.preparing.join_next() => match prepared {
+                Ok(prepared) => Event::Prepared(Box::new(prepared)),
+                Err(_) => Event::Prepared(Box::new(Err(NotPrepared::Refused(
+                    "the host panicked while it was made ready; see the log".into(),
+                )))),
+            },
+            // One at a time: a file that changes again meanwhile is looked at afterwards.
+            () = changed.notified(), if self.preparing.is_empty() => Event::FileChanged,
             order = self.orders.recv() => order.map_or(Event::Close, Event::Order),
         }
     }
@@ -96,9 +148,7 @@ impl Entry {
             });
         match fitting {
             Ok(linked) => {
-                self.status
-                    .send_modify(|status| status.capabilities = linked.capabilities);
-                self.linked = Some(linked);
+                self.take_over(linked);
                 self.lifecycle.linked();
             }
             Err(reason) => self.incompatible(reason),
@@ -109,11 +159,12 @@ impl Entry {
     async fn open(&mut self) {
         self.lifecycle.opening();
         self.publish();
-        let Some(linked) = &self.linked else {
+        let linked = self.linked.borrow().clone();
+        let Some(linked) = linked else {
             return self.incompatible("it was never loaded".into());
         };
         let surroundings = Arc::clone(&self.surroundings);
-        match Instance::open(linked, &self.spec, surroundings).await {
+        match Instance::open(&linked, &self.spec, surroundings).await {
             Ok((instance, manifest)) => {
                 self.status
                     .send_modify(|status| status.manifest = Some(manifest));
@@ -199,6 +250,20 @@ impl Entry {
                 self.after_call();
                 drop(reply.send(result));
             }
+            Order::Endpoints { reply } => {
+                let result = self.endpoints().await;
+                self.after_call();
+                drop(reply.send(result));
+            }
+            Order::Frames {
+                endpoint,
+                frames,
+                reply,
+            } => {
+                let result = self.on_frames(&endpoint, frames).await;
+                self.after_call();
+                drop(reply.send(result));
+            }
         }
     }
 
@@ -235,10 +300,11 @@ impl Entry {
             Some(instance) => instance.deliver(notification, prior).await,
             None => return Err(CallError::Closed),
         };
-        let (receipt, too_long) = convert::receipt(self.settled(result)?);
+        let (receipt, too_long) = convert::receipt(self.settled(result)?, &self.surroundings.gauge);
         if too_long {
             let (plugin, entry) = (&self.spec.plugin, &self.spec.entry);
-            tracing::warn!(%plugin, %entry, "receipt of more than 4 KiB left out");
+            let max = self.spec.limits.receipt_bytes;
+            tracing::warn!(%plugin, %entry, "receipt of more than {max} bytes left out");
         }
         Ok(receipt)
     }
@@ -252,6 +318,59 @@ impl Entry {
             self.note_check(checked);
         }
         self.settled(result)
+    }
+
+    async fn endpoints(&mut self) -> Result<Vec<Endpoint>, CallError> {
+        self.needs_streams()?;
+        let result = match &mut self.instance {
+            Some(instance) => instance.endpoints().await,
+            None => return Err(CallError::Closed),
+        };
+        self.settled(result)
+    }
+
+    async fn on_frames(
+        &mut self,
+        endpoint: &str,
+        frames: Vec<Frame>,
+    ) -> Result<Reaction, CallError> {
+        self.needs_streams()?;
+        let result = match &mut self.instance {
+            Some(instance) => instance.on_frames(endpoint, frames).await,
+            None => return Err(CallError::Closed),
+        };
+        let checked = self.settled(result)?;
+        if !checked.dropped.is_empty() {
+            self.note_dropped(&checked.dropped);
+        }
+        let mut reaction = checked.reaction;
+        // What a frame could not tell, a poll can.
+        reaction.refresh |= !checked.dropped.is_empty();
+        Ok(reaction)
+    }
+
+    fn needs_streams(&self) -> Result<(), CallError> {
+        let there = self
+            .linked
+            .borrow()
+            .as_ref()
+            .is_some_and(|linked| linked.capabilities.streams);
+        if there {
+            Ok(())
+        } else {
+            Err(CallError::unsupported("streams"))
+        }
+    }
+
+    /// A crash aside is a strike as any other, but takes nothing away from the entry's own instance.
+    fn note_aside(&mut self, report: AsideReport) {
+        self.cpu_before += report.cpu;
+        let Some(crash) = report.crash else { return };
+        let now = Instant::now();
+        self.lifecycle.crashed_aside(now, crash.to_string());
+        if matches!(self.lifecycle.state(), PluginState::Quarantined { .. }) {
+            self.drop_instance();
+        }
     }
 
     /// Counts what a call came to, and ends the instance after a crash.
@@ -312,7 +431,7 @@ impl Entry {
         }
     }
 
-    fn drop_instance(&mut self) {
+    pub(super) fn drop_instance(&mut self) {
         self.note_instance();
         if let Some(instance) = self.instance.take() {
             self.cpu_before += instance.cpu();
@@ -330,7 +449,7 @@ impl Entry {
         });
     }
 
-    fn note_check(&self, checked: &Result<String, Failure>) {
+    pub(super) fn note_check(&self, checked: &Result<String, Failure>) {
         let said = match checked {
             Ok(answer) => Ok(answer.clone()),
             Err(failure) => Err(failure.message.clone()),

@@ -14,10 +14,9 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::credential::Redactor;
+use super::gauge::{Gauge, Mark};
 use super::text::{printable, printable_lines};
 
-const LINES_PER_MINUTE: u32 = 200;
-const LINE_BYTES_MAX: usize = 4 * 1024;
 const TAIL_BYTES: usize = 8 * 1024;
 /// Kept beyond the tail, so that a secret cut at its beginning never shows.
 const TAIL_MARGIN: usize = 8 * 1024;
@@ -30,11 +29,12 @@ pub(super) enum Level {
     Error,
 }
 
-/// The log of one entry: 200 lines a minute, 4 KiB each; what is over is counted.
+/// The log of one entry: so many lines a minute, each of so many bytes; what is over is counted.
 pub(super) struct GuestLog {
     plugin: String,
     entry: String,
     redactor: Redactor,
+    gauge: Arc<Gauge>,
     window: Mutex<Window>,
     dropped: AtomicU64,
 }
@@ -46,8 +46,14 @@ struct Window {
 }
 
 impl GuestLog {
-    pub(super) fn new(plugin: &str, entry: &str, redactor: Redactor) -> GuestLog {
+    pub(super) fn new(
+        plugin: &str,
+        entry: &str,
+        redactor: Redactor,
+        gauge: Arc<Gauge>,
+    ) -> GuestLog {
         GuestLog {
+            gauge,
             plugin: plugin.to_owned(),
             entry: entry.to_owned(),
             redactor,
@@ -76,11 +82,11 @@ impl GuestLog {
             }
             Admission::Drop => return,
         }
+        let max = self.gauge.limits().log_line_bytes;
+        self.gauge.note_len(Mark::LogLine, message.len());
         // Redacted before it is cut, or half a secret might stay.
-        let message = self
-            .redactor
-            .redact(super::text::clip(message, 2 * LINE_BYTES_MAX));
-        self.emit(level, &printable(&message, LINE_BYTES_MAX));
+        let message = self.redactor.redact(super::text::clip(message, 2 * max));
+        self.emit(level, &printable(&message, max));
     }
 
     fn admit(&self, now: Instant) -> Admission {
@@ -94,12 +100,13 @@ impl GuestLog {
                 dropped: 0,
             };
         }
-        if window.lines >= LINES_PER_MINUTE {
+        if window.lines >= self.gauge.limits().log_lines_per_minute {
             window.dropped = window.dropped.saturating_add(1);
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return Admission::Drop;
         }
         window.lines += 1;
+        self.gauge.note(Mark::LogLines, u64::from(window.lines));
         if dropped > 0 {
             Admission::PassAfter(dropped)
         } else {
@@ -210,13 +217,19 @@ impl AsyncWrite for Tail {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::Limits;
     use super::*;
 
     #[test]
     fn two_hundred_lines_a_minute_pass_and_the_rest_is_counted() {
-        let log = GuestLog::new("p", "e", Redactor::default());
+        let log = GuestLog::new(
+            "p",
+            "e",
+            Redactor::default(),
+            Arc::new(Gauge::new(Limits::default())),
+        );
         let start = log.window.lock().unwrap().since;
-        for _ in 0..LINES_PER_MINUTE {
+        for _ in 0..200 {
             assert_eq!(log.admit(start), Admission::Pass);
         }
         for _ in 0..1_000_000 {

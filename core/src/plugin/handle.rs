@@ -5,13 +5,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use weir_model::alert::notification::Notification;
+use weir_model::control::Submission;
+use weir_model::logs::{Direction, LogPage};
 use weir_model::observation::{FailureKind, JobRef, Page};
+use weir_model::stream::{Endpoint, Frame, Reaction};
 
 use super::Failure;
+use super::gauge::Gauge;
 use super::host::HostInner;
 use super::status::{CrashReport, PluginState, PluginStatus};
 
-/// Calls that wait for one entry at a time; the next caller waits to be let in.
+/// Calls that wait for one entry at a time; the next caller waits to be let in. The same for calls aside.
 pub(super) const ORDERS_LEN_MAX: usize = 8;
 
 /// Why a call has no result.
@@ -66,6 +70,17 @@ impl CallError {
     }
 }
 
+impl CallError {
+    /// What a call gets that the component does not export.
+    pub(super) fn unsupported(interface: &str) -> CallError {
+        CallError::Failed {
+            message: format!("the plugin has no `{interface}`"),
+            kind: Some(FailureKind::Unsupported),
+            retry_after: None,
+        }
+    }
+}
+
 impl From<Failure> for CallError {
     fn from(failure: Failure) -> CallError {
         CallError::Failed {
@@ -78,7 +93,7 @@ impl From<Failure> for CallError {
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CallError>>;
 
-/// One call, waiting for its turn.
+/// One call on the entry's own instance, waiting for its turn.
 pub(super) enum Order {
     Poll {
         cursor: Option<String>,
@@ -93,6 +108,39 @@ pub(super) enum Order {
     Check {
         reply: Reply<String>,
     },
+    Endpoints {
+        reply: Reply<Vec<Endpoint>>,
+    },
+    Frames {
+        endpoint: String,
+        frames: Vec<Frame>,
+        reply: Reply<Reaction>,
+    },
+}
+
+/// One call on an instance of its own: it never waits for a poll.
+pub(super) enum AsideOrder {
+    Cancel {
+        job: JobRef,
+        reply: Reply<()>,
+    },
+    Retry {
+        key: String,
+        job: JobRef,
+        reply: Reply<Submission>,
+    },
+    Submit {
+        key: String,
+        content_type: String,
+        body: Vec<u8>,
+        reply: Reply<Submission>,
+    },
+    ReadLogs {
+        job: JobRef,
+        direction: Direction,
+        cursor: Option<String>,
+        reply: Reply<LogPage>,
+    },
 }
 
 impl Order {
@@ -102,6 +150,8 @@ impl Order {
             Order::Poll { reply, .. } => drop(reply.send(Err(error))),
             Order::Deliver { reply, .. } => drop(reply.send(Err(error))),
             Order::Check { reply } => drop(reply.send(Err(error))),
+            Order::Endpoints { reply } => drop(reply.send(Err(error))),
+            Order::Frames { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 
@@ -110,6 +160,36 @@ impl Order {
             Order::Poll { reply, .. } => reply.is_closed(),
             Order::Deliver { reply, .. } => reply.is_closed(),
             Order::Check { reply } => reply.is_closed(),
+            Order::Endpoints { reply } => reply.is_closed(),
+            Order::Frames { reply, .. } => reply.is_closed(),
+        }
+    }
+}
+
+impl AsideOrder {
+    pub(super) fn refuse(self, error: CallError) {
+        match self {
+            AsideOrder::Cancel { reply, .. } => drop(reply.send(Err(error))),
+            AsideOrder::Retry { reply, .. } | AsideOrder::Submit { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
+            AsideOrder::ReadLogs { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        match self {
+            AsideOrder::Cancel { reply, .. } => reply.is_closed(),
+            AsideOrder::Retry { reply, .. } | AsideOrder::Submit { reply, .. } => reply.is_closed(),
+            AsideOrder::ReadLogs { reply, .. } => reply.is_closed(),
+        }
+    }
+
+    /// The interface that it needs.
+    pub(super) fn interface(&self) -> &'static str {
+        match self {
+            AsideOrder::ReadLogs { .. } => "logs",
+            _ => "control",
         }
     }
 }
@@ -122,9 +202,11 @@ pub struct PluginHandle {
 
 pub(super) struct HandleInner {
     pub(super) orders: mpsc::Sender<Order>,
+    pub(super) asides: mpsc::Sender<AsideOrder>,
     pub(super) closing: watch::Sender<bool>,
     pub(super) resume: Arc<Notify>,
     pub(super) status: watch::Receiver<PluginStatus>,
+    pub(super) gauge: Arc<Gauge>,
     /// The threads live as long as anybody may call.
     pub(super) _host: Arc<HostInner>,
 }
@@ -159,10 +241,94 @@ impl PluginHandle {
         self.call(|reply| Order::Check { reply }).await
     }
 
-    pub fn status(&self) -> PluginStatus {
-        self.inner.status.borrow().clone()
+    /// What a source wants connected. Asked anew whenever `status().generation` has changed.
+    pub async fn endpoints(&self) -> Result<Vec<Endpoint>, CallError> {
+        self.call(|reply| Order::Endpoints { reply }).await
     }
 
+    /// Pushes frames of one connection in: at most 64, of 256 KiB together. They wait behind a poll under way.
+    pub async fn on_frames(
+        &self,
+        endpoint: String,
+        frames: Vec<Frame>,
+    ) -> Result<Reaction, CallError> {
+        self.call(|reply| Order::Frames {
+            endpoint,
+            frames,
+            reply,
+        })
+        .await
+    }
+
+    /// Asks the provider to end a job. `Ok` means asked: what became of it is what the next polls say.
+    pub async fn cancel(&self, job: JobRef) -> Result<(), CallError> {
+        self.aside(|reply| AsideOrder::Cancel { job, reply }).await
+    }
+
+    /// Asks the provider to run a job once more. `key`: the same for every attempt at the same retry.
+    pub async fn retry(&self, key: String, job: JobRef) -> Result<Submission, CallError> {
+        self.aside(|reply| AsideOrder::Retry { key, job, reply })
+            .await
+    }
+
+    /// Hands the provider a new job, its body unchanged. `key`: the same for every attempt at the same job.
+    pub async fn submit(
+        &self,
+        key: String,
+        content_type: String,
+        body: Vec<u8>,
+    ) -> Result<Submission, CallError> {
+        self.aside(|reply| AsideOrder::Submit {
+            key,
+            content_type,
+            body,
+            reply,
+        })
+        .await
+    }
+
+    /// A page of the provider's own log lines of one job.
+    pub async fn read_logs(
+        &self,
+        job: JobRef,
+        direction: Direction,
+        cursor: Option<String>,
+    ) -> Result<LogPage, CallError> {
+        self.aside(|reply| AsideOrder::ReadLogs {
+            job,
+            direction,
+            cursor,
+            reply,
+        })
+        .await
+    }
+
+    /// How it is now, with what it used of its limits.
+    pub fn status(&self) -> PluginStatus {
+        let mut status = self.inner.status.borrow().clone();
+        status.limits = self.inner.gauge.uses();
+        status
+    }
+
+    /// Waits until it is ready, or until it is known why it is not.
+    pub async fn ready(&self) -> Result<(), CallError> {
+        let mut status = self.inner.status.clone();
+        loop {
+            {
+                let status = status.borrow_and_update();
+                match &status.state {
+                    PluginState::Loading | PluginState::Linked | PluginState::Opening => {}
+                    PluginState::Ready => return Ok(()),
+                    state => return Err(CallError::of_state(state, status.retry_at)),
+                }
+            }
+            if status.changed().await.is_err() {
+                return Err(CallError::Closed);
+            }
+        }
+    }
+
+    /// Its status as it changes; `limits` are only in `status()`.
     pub fn subscribe(&self) -> watch::Receiver<PluginStatus> {
         self.inner.status.clone()
     }
@@ -186,6 +352,15 @@ impl PluginHandle {
         let (reply, answer) = oneshot::channel();
         self.inner
             .orders
+            .send(order(reply))
+            .await
+            .map_err(|_| CallError::Closed)?;
+        answer.await.unwrap_or(Err(CallError::Closed))
+    }
+    async fn aside<T>(&self, order: impl FnOnce(Reply<T>) -> AsideOrder) -> Result<T, CallError> {
+        let (reply, answer) = oneshot::channel();
+        self.inner
+            .asides
             .send(order(reply))
             .await
             .map_err(|_| CallError::Closed)?;

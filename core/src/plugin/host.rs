@@ -10,20 +10,23 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 use wasmtime::{Cache, CacheConfig, Config, Engine};
 
 use super::PluginSpec;
+use super::aside::{Aside, REPORTS_LEN_MAX, Worker};
 use super::contract;
 use super::credential::Redactor;
 use super::egress::{Egress, EgressGrant, Resolve, SystemResolver};
 use super::entry::Entry;
+use super::gauge::Gauge;
 use super::guest_log::GuestLog;
 use super::handle::{HandleInner, ORDERS_LEN_MAX, PluginHandle};
 use super::instance::Surroundings;
 use super::lifecycle::Lifecycle;
 use super::load::LoadQueue;
 use super::meter::Ticker;
+use super::reload::FileWatch;
 use super::status::{Capabilities, Counters, PluginState, PluginStatus};
 
 const THREADS_MAX: usize = 64;
@@ -37,6 +40,8 @@ pub struct HostOptions {
     /// Threads that guests run on.
     pub threads: usize,
     pub user_agent: String,
+    /// How often the file of a plugin is looked at: a changed one is taken into use.
+    pub file_poll: Duration,
 }
 
 impl Default for HostOptions {
@@ -45,18 +50,25 @@ impl Default for HostOptions {
             cache_dir: None,
             threads: thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
             user_agent: concat!("weir/", env!("CARGO_PKG_VERSION")).into(),
+            file_poll: Duration::from_secs(2),
         }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
-    #[error("the plugin cache {}: {error}", .path.display())]
-    Cache { path: PathBuf, error: io::Error },
     #[error("the WebAssembly engine: {0}")]
     Engine(String),
     #[error("a plugin thread: {0}")]
     Thread(#[from] io::Error),
+}
+
+/// Why there is no place for compiled code.
+#[derive(Debug, thiserror::Error)]
+#[error("the plugin cache {}: {error}", .path.display())]
+struct CacheError {
+    path: PathBuf,
+    error: io::Error,
 }
 
 /// Runs plugins. Clones are the same host; its threads end when it and the last handle are gone.
@@ -72,6 +84,7 @@ pub(super) struct HostInner {
     threads: Vec<mpsc::Sender<Entry>>,
     next_thread: AtomicUsize,
     user_agent: String,
+    file_poll: Duration,
     resolver: Arc<dyn Resolve>,
 }
 
@@ -98,6 +111,7 @@ impl PluginHost {
             threads,
             next_thread: AtomicUsize::new(0),
             user_agent: options.user_agent,
+            file_poll: options.file_poll,
             resolver,
         };
         Ok(PluginHost {
@@ -108,18 +122,40 @@ impl PluginHost {
     /// Returns at once; loading and opening go on by themselves and show in the handle's status.
     pub fn open(&self, spec: PluginSpec) -> PluginHandle {
         let (orders_tx, orders) = mpsc::channel(ORDERS_LEN_MAX);
+        let (asides_tx, asides) = mpsc::channel(ORDERS_LEN_MAX);
         let (closing_tx, closing) = watch::channel(false);
         let (status, status_rx) = watch::channel(first_status(&spec));
+        let status = Arc::new(status);
         let resume = Arc::new(Notify::new());
+        let surroundings = Arc::new(self.surroundings(&spec));
+        let spec = Arc::new(spec);
+        let (linked, linked_rx) = watch::channel(None);
+        let (reports, aside_reports) = mpsc::channel(REPORTS_LEN_MAX);
+        let aside = Aside {
+            orders: asides,
+            closing: closing.clone(),
+            worker: Worker {
+                spec: Arc::clone(&spec),
+                surroundings: Arc::clone(&surroundings),
+                linked: linked_rx,
+                status: Arc::clone(&status),
+                reports,
+            },
+        };
+        let gauge = Arc::clone(&surroundings.gauge);
         let entry = Entry {
-            surroundings: Arc::new(self.surroundings(&spec)),
+            file_watch: FileWatch::of(&spec, self.inner.file_poll),
+            preparing: JoinSet::new(),
+            surroundings,
             loader: self.inner.loader.clone(),
             orders,
             closing,
             resume: Arc::clone(&resume),
             status,
             lifecycle: Lifecycle::new(spec.role, spec.limits.backoff_base),
-            linked: None,
+            linked,
+            aside: Some(aside),
+            aside_reports,
             instance: None,
             cpu_before: Duration::ZERO,
             round_tainted: false,
@@ -129,9 +165,11 @@ impl PluginHost {
         PluginHandle {
             inner: Arc::new(HandleInner {
                 orders: orders_tx,
+                asides: asides_tx,
                 closing: closing_tx,
                 resume,
                 status: status_rx,
+                gauge,
                 _host: Arc::clone(&self.inner),
             }),
         }
@@ -163,11 +201,18 @@ impl PluginHost {
         };
         let resolver = Arc::clone(&self.inner.resolver);
         let redactor = Redactor::of(&spec.credentials);
+        let gauge = Arc::new(Gauge::new(spec.limits.clone()));
         Surroundings {
             engine: self.inner.engine.clone(),
             ticker: Arc::clone(&self.inner.ticker),
             egress: Arc::new(Egress::new(grant, &spec.limits, resolver)),
-            log: Arc::new(GuestLog::new(&spec.plugin, &spec.entry, redactor)),
+            log: Arc::new(GuestLog::new(
+                &spec.plugin,
+                &spec.entry,
+                redactor,
+                Arc::clone(&gauge),
+            )),
+            gauge,
         }
     }
 }
@@ -186,6 +231,10 @@ fn first_status(spec: &PluginSpec) -> PluginStatus {
         counters: Counters::default(),
         last_crash: None,
         last_check: None,
+        generation: 0,
+        sha256: None,
+        reload: None,
+        limits: Vec::new(),
     }
 }
 
@@ -224,17 +273,22 @@ async fn run_entry(entry: Entry) {
     }
 }
 
-fn engine(cache_dir: Option<&Path>) -> Result<Engine, PluginError> {
+pub(super) fn engine(cache_dir: Option<&Path>) -> Result<Engine, PluginError> {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    if let Some(path) = cache_dir {
-        config.cache(Some(cache(path)?));
+    match cache_dir.map(cache) {
+        Some(Ok(cache)) => {
+            config.cache(Some(cache));
+        }
+        // It only saves time: plugins run without it, compiled at every start.
+        Some(Err(error)) => tracing::warn!("compiled plugins are not kept: {error}"),
+        None => {}
     }
     Engine::new(&config).map_err(|error| PluginError::Engine(format!("{error:#}")))
 }
 
-fn cache(path: &Path) -> Result<Cache, PluginError> {
-    let failed = |error: io::Error| PluginError::Cache {
+fn cache(path: &Path) -> Result<Cache, CacheError> {
+    let failed = |error: io::Error| CacheError {
         path: path.to_owned(),
         error,
     };
@@ -243,7 +297,7 @@ fn cache(path: &Path) -> Result<Cache, PluginError> {
     let path = path.canonicalize().map_err(failed)?;
     let mut config = CacheConfig::new();
     config.with_directory(&path);
-    Cache::new(config).map_err(|error| PluginError::Cache {
+    Cache::new(config).map_err(|error| CacheError {
         path,
         error: io::Error::other(format!("{error:#}")),
     })

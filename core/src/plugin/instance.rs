@@ -1,4 +1,7 @@
-//! One instance of a plugin: its Store, its limits, and the calls into it.
+//! One instance of a plugin: its Store, its limits, and how a call into it is guarded.
+
+mod calls;
+mod host;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -8,16 +11,17 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use weir_model::alert::notification::Notification;
-use weir_model::observation::JobRef;
+use wasmtime_wasi::WasiCtx;
 
-use super::contract::bindings::exports::weir::plugin::{alerts, jobs, lifecycle};
-use super::contract::bindings::weir::plugin as contract;
+use super::contract::bindings::exports::weir::plugin::{
+    alerts, control, jobs, lifecycle, logs, streams,
+};
+use super::contract::bindings::weir::plugin::types;
 use super::contract::{ContractError, Linked};
 use super::convert;
-use super::egress::{Egress, HttpRequest};
-use super::guest_log::{GuestLog, Level, Tail};
+use super::egress::Egress;
+use super::gauge::{Gauge, Mark};
+use super::guest_log::{GuestLog, Tail};
 use super::limits::{Limits, StoreLimiter};
 use super::meter::{CpuMeter, Ticker};
 use super::status::{CrashCause, CrashReport, Manifest};
@@ -32,6 +36,7 @@ pub(super) struct Surroundings {
     pub(super) ticker: Arc<Ticker>,
     pub(super) egress: Arc<Egress>,
     pub(super) log: Arc<GuestLog>,
+    pub(super) gauge: Arc<Gauge>,
 }
 
 /// What the host's functions find in the Store.
@@ -41,10 +46,38 @@ pub(super) struct GuestState {
     limiter: StoreLimiter,
     egress: Arc<Egress>,
     log: Arc<GuestLog>,
+    gauge: Arc<Gauge>,
     /// An error that it logged is kept for the crash report: without WASI a guest has no stderr, and panics into its log.
     stderr: Tail,
     /// Requests of the running call.
     call_requests: u32,
+    /// They may carry a whole graph.
+    call_submits: bool,
+}
+
+impl GuestState {
+    pub(super) fn new(
+        surroundings: &Surroundings,
+        limits: &Limits,
+        table: ResourceTable,
+    ) -> GuestState {
+        let stderr = Tail::default();
+        let wasi = WasiCtx::builder()
+            .stdout(stderr.clone())
+            .stderr(stderr.clone())
+            .build();
+        GuestState {
+            wasi,
+            table,
+            limiter: StoreLimiter::new(limits),
+            egress: Arc::clone(&surroundings.egress),
+            log: Arc::clone(&surroundings.log),
+            gauge: Arc::clone(&surroundings.gauge),
+            stderr,
+            call_requests: 0,
+            call_submits: false,
+        }
+    }
 }
 
 /// An instance that was opened. After a crash it must be dropped: nothing in it can be called again.
@@ -53,7 +86,6 @@ pub(super) struct Instance {
     exports: Exports,
     meter: Arc<CpuMeter>,
     surroundings: Arc<Surroundings>,
-    limits: Limits,
     stderr: Tail,
     born: Instant,
     calls: u64,
@@ -66,6 +98,19 @@ struct Exports {
     lifecycle: Option<lifecycle::Guest>,
     jobs: Option<jobs::Guest>,
     alerts: Option<alerts::Guest>,
+    streams: Option<streams::Guest>,
+    control: Option<control::Guest>,
+    logs: Option<logs::Guest>,
+}
+
+/// One call: its name in the contract, and what it may cost.
+struct Call {
+    name: &'static str,
+    /// Its limits, and the marks of what it used of them.
+    cpu: (Mark, Duration),
+    wall: (Mark, Duration),
+    /// Its requests may carry a whole graph.
+    submits: bool,
 }
 
 /// How an opening ended that did not end in an instance.
@@ -83,7 +128,8 @@ impl From<Box<CrashReport>> for OpenError {
     }
 }
 
-type CallResult<T> = Result<Result<T, Failure>, Box<CrashReport>>;
+/// A result of the guest, or the crash that kept it from one.
+pub(super) type CallResult<T> = Result<Result<T, Failure>, Box<CrashReport>>;
 
 impl Instance {
     /// Instantiates, asks who it is and opens it with the entry's configuration.
@@ -100,33 +146,36 @@ impl Instance {
             Ok(manifest) => manifest,
             Err(report) => return Err((report.into(), None)),
         };
+        match instance.configure(spec).await {
+            Ok(()) => Ok((instance, manifest)),
+            Err(error) => Err((error, Some(manifest))),
+        }
+    }
+
+    /// As `open`, for a few calls beside the entry's own instance: who it is was asked there.
+    pub(super) async fn open_aside(
+        linked: &Linked,
+        spec: &PluginSpec,
+        surroundings: Arc<Surroundings>,
+    ) -> Result<Instance, OpenError> {
+        let mut instance = Instance::empty(spec, surroundings);
+        instance.instantiate(linked).await?;
+        instance.configure(spec).await?;
+        Ok(instance)
+    }
+
+    async fn configure(&mut self, spec: &PluginSpec) -> Result<(), OpenError> {
         let context = lifecycle::Context {
             name: spec.entry.clone(),
             uuid: spec.uuid.to_string(),
             config: spec.config.to_string(),
         };
-        match instance.open_guest(&context).await {
-            Ok(Ok(())) => Ok((instance, manifest)),
-            Ok(Err(failure)) => Err((OpenError::Refused(failure), Some(manifest))),
-            Err(report) => Err((report.into(), Some(manifest))),
-        }
+        self.open_guest(&context).await?.map_err(OpenError::Refused)
     }
 
     fn empty(spec: &PluginSpec, surroundings: Arc<Surroundings>) -> Instance {
-        let stderr = Tail::default();
-        let wasi = WasiCtx::builder()
-            .stdout(stderr.clone())
-            .stderr(stderr.clone())
-            .build();
-        let state = GuestState {
-            wasi,
-            table: ResourceTable::new(),
-            limiter: StoreLimiter::new(&spec.limits),
-            egress: Arc::clone(&surroundings.egress),
-            log: Arc::clone(&surroundings.log),
-            stderr: stderr.clone(),
-            call_requests: 0,
-        };
+        let state = GuestState::new(&surroundings, &spec.limits, ResourceTable::new());
+        let stderr = state.stderr.clone();
         let mut store = Store::new(&surroundings.engine, state);
         store.limiter(|state| &mut state.limiter);
         // What one call may hand to the host is bounded by what it may have: lists that repeat one string are a bomb.
@@ -138,7 +187,6 @@ impl Instance {
             exports: Exports::default(),
             meter,
             surroundings,
-            limits: spec.limits.clone(),
             stderr,
             born: Instant::now(),
             calls: 0,
@@ -147,115 +195,34 @@ impl Instance {
     }
 
     async fn instantiate(&mut self, linked: &Linked) -> Result<(), OpenError> {
-        let (cpu, wall) = (self.limits.cpu_open, self.limits.wall_open);
+        let call = Call::opening("instantiate", self.limits());
         let instance = self
-            .guarded("instantiate", cpu, wall, async |store, _| {
+            .guarded(call, async |store, _| {
                 linked.pre.instantiate_async(store).await
             })
             .await?;
-        let store = &mut self.store;
-        let shape = |error: wasmtime::Error| {
+        self.exports = Exports::find(linked, &mut self.store, &instance).map_err(|error| {
             OpenError::Incompatible(ContractError::Shape {
                 detail: format!("{error:#}"),
             })
-        };
-        let jobs = linked
-            .jobs
-            .as_ref()
-            .map(|jobs| jobs.load(&mut *store, &instance));
-        let alerts = linked
-            .alerts
-            .as_ref()
-            .map(|alerts| alerts.load(&mut *store, &instance));
-        self.exports = Exports {
-            jobs: jobs.transpose().map_err(shape)?,
-            alerts: alerts.transpose().map_err(shape)?,
-            lifecycle: Some(
-                linked
-                    .lifecycle
-                    .load(&mut *store, &instance)
-                    .map_err(shape)?,
-            ),
-        };
+        })?;
         Ok(())
-    }
-
-    async fn describe(&mut self) -> Result<Manifest, Box<CrashReport>> {
-        let (cpu, wall) = (self.limits.cpu_open, self.limits.wall_open);
-        let manifest = self
-            .guarded("describe", cpu, wall, async |store, exports| {
-                exports.lifecycle()?.call_describe(store).await
-            })
-            .await?;
-        Ok(convert::manifest(manifest))
-    }
-
-    async fn open_guest(&mut self, context: &lifecycle::Context) -> CallResult<()> {
-        let (cpu, wall) = (self.limits.cpu_open, self.limits.wall_open);
-        let result = self
-            .guarded("open", cpu, wall, async |store, exports| {
-                exports.lifecycle()?.call_open(store, context).await
-            })
-            .await?;
-        Ok(result.map_err(|failure| self.failure(failure)))
-    }
-
-    pub(super) async fn check(&mut self) -> CallResult<String> {
-        let (cpu, wall) = (self.limits.cpu_call, self.limits.wall_check);
-        let result = self
-            .guarded("check", cpu, wall, async |store, exports| {
-                exports.lifecycle()?.call_check(store).await
-            })
-            .await?;
-        Ok(result
-            .map(|answer| printable(&self.redacted(&answer), convert::MESSAGE_BYTES_MAX))
-            .map_err(|failure| self.failure(failure)))
-    }
-
-    pub(super) async fn poll(
-        &mut self,
-        cursor: Option<&str>,
-        open: &[JobRef],
-    ) -> CallResult<convert::CheckedPage> {
-        let open: Vec<_> = open
-            .iter()
-            .take(convert::OBSERVATIONS_MAX)
-            .map(convert::job_ref_to_guest)
-            .collect();
-        let (cpu, wall) = (self.limits.cpu_call, self.limits.wall_call);
-        let result = self
-            .guarded("poll", cpu, wall, async |store, exports| {
-                let jobs = exports.jobs.as_ref().ok_or_else(missing)?;
-                jobs.call_poll(store, cursor, &open).await
-            })
-            .await?;
-        Ok(match result {
-            Ok(page) => convert::page(page),
-            Err(failure) => Err(self.failure(failure)),
-        })
-    }
-
-    pub(super) async fn deliver(
-        &mut self,
-        notification: &Notification,
-        prior: Option<&str>,
-    ) -> CallResult<Option<String>> {
-        let notification = convert::notification_to_guest(notification);
-        let (cpu, wall) = (self.limits.cpu_call, self.limits.wall_call);
-        let result = self
-            .guarded("deliver", cpu, wall, async |store, exports| {
-                let alerts = exports.alerts.as_ref().ok_or_else(missing)?;
-                alerts.call_deliver(store, &notification, prior).await
-            })
-            .await?;
-        Ok(result.map_err(|failure| self.failure(failure)))
     }
 
     /// Whether it has lived long enough: its calls, its age or its memory.
     pub(super) fn is_spent(&self) -> bool {
-        self.calls >= self.limits.instance_calls
-            || self.born.elapsed() >= self.limits.instance_age
-            || self.memory() > self.limits.memory_bytes / 4 * 3
+        let limits = self.limits();
+        self.calls >= limits.instance_calls
+            || self.born.elapsed() >= limits.instance_age
+            || self.memory_percent() > u64::from(limits.instance_memory_percent)
+    }
+
+    fn limits(&self) -> &Limits {
+        self.surroundings.gauge.limits()
+    }
+
+    fn memory_percent(&self) -> u64 {
+        self.memory().saturating_mul(100) / self.limits().memory_bytes.max(1)
     }
 
     pub(super) fn memory(&self) -> u64 {
@@ -269,33 +236,47 @@ impl Instance {
     /// Runs one call under its CPU and wall limits; whatever goes wrong comes back as a report.
     async fn guarded<T>(
         &mut self,
-        call: &'static str,
-        cpu: Duration,
-        wall: Duration,
+        call: Call,
         run: impl AsyncFnOnce(&mut Store<GuestState>, &Exports) -> wasmtime::Result<T>,
     ) -> Result<T, Box<CrashReport>> {
         self.calls += 1;
-        self.meter.begin(cpu);
+        let (name, wall) = (call.name, call.wall.1);
+        self.meter.begin(call.cpu.1);
         self.store.set_epoch_deadline(1);
-        self.store.data_mut().call_requests = 0;
+        let state = self.store.data_mut();
+        state.call_requests = 0;
+        state.call_submits = call.submits;
+        let began = Instant::now();
         let running = AssertUnwindSafe(run(&mut self.store, &self.exports)).catch_unwind();
         let charged = self.meter.charge(&self.surroundings.ticker, running);
         let outcome = tokio::time::timeout(wall, charged).await;
         self.cpu += self.meter.spent();
+        self.note_use(&call, began.elapsed());
         match outcome {
             Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(error))) => Err(self.report(call, self.cause(), &describe_trap(&error))),
+            Ok(Ok(Err(error))) => Err(self.report(name, self.cause(), &describe_trap(&error))),
             Ok(Err(_panic)) => Err(self.report(
-                call,
+                name,
                 CrashCause::HostPanic,
                 "the host panicked in this call; see the log",
             )),
             Err(_elapsed) => Err(self.report(
-                call,
+                name,
                 CrashCause::WallLimit,
                 &format!("no result within {wall:?}"),
             )),
         }
+    }
+
+    fn note_use(&self, call: &Call, wall: Duration) {
+        let (gauge, state) = (&self.surroundings.gauge, self.store.data());
+        gauge.note_time(call.cpu.0, self.meter.spent());
+        gauge.note_time(call.wall.0, wall);
+        gauge.note(Mark::Memory, state.limiter.memory());
+        gauge.note(Mark::Tables, state.limiter.table());
+        gauge.set(Mark::RetireCalls, self.calls);
+        gauge.set_time(Mark::RetireAge, self.born.elapsed());
+        gauge.set(Mark::RetireMemory, self.memory_percent());
     }
 
     fn cause(&self) -> CrashCause {
@@ -317,7 +298,7 @@ impl Instance {
     }
 
     /// Redacted before it is cut, or half a secret might stay.
-    fn failure(&self, mut failure: contract::types::Failure) -> Failure {
+    fn failure(&self, mut failure: types::Failure) -> Failure {
         failure.message = self.redacted(&failure.message);
         convert::failure(failure)
     }
@@ -328,6 +309,29 @@ impl Instance {
 }
 
 impl Exports {
+    fn find(
+        linked: &Linked,
+        store: &mut Store<GuestState>,
+        instance: &wasmtime::component::Instance,
+    ) -> wasmtime::Result<Exports> {
+        macro_rules! load {
+            ($interface:ident) => {
+                match &linked.$interface {
+                    Some(indices) => Some(indices.load(&mut *store, instance)?),
+                    None => None,
+                }
+            };
+        }
+        Ok(Exports {
+            lifecycle: Some(linked.lifecycle.load(&mut *store, instance)?),
+            jobs: load!(jobs),
+            alerts: load!(alerts),
+            streams: load!(streams),
+            control: load!(control),
+            logs: load!(logs),
+        })
+    }
+
     fn lifecycle(&self) -> wasmtime::Result<&lifecycle::Guest> {
         self.lifecycle.as_ref().ok_or_else(missing)
     }
@@ -354,81 +358,5 @@ fn describe_trap(error: &wasmtime::Error) -> String {
                 format!("{root} (in {})", names.join(" < "))
             }
         }
-    }
-}
-
-impl WasiView for GuestState {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
-    }
-}
-
-impl contract::types::Host for GuestState {}
-
-impl contract::host::Host for GuestState {
-    async fn log(&mut self, level: contract::host::Level, message: String) -> wasmtime::Result<()> {
-        let level = match level {
-            contract::host::Level::Debug => Level::Debug,
-            contract::host::Level::Info => Level::Info,
-            contract::host::Level::Warn => Level::Warn,
-            contract::host::Level::Error => {
-                self.stderr.line(&message);
-                Level::Error
-            }
-        };
-        self.log.log(level, &message);
-        Ok(())
-    }
-
-    async fn now(&mut self) -> wasmtime::Result<u64> {
-        Ok(u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0))
-    }
-}
-
-impl contract::http::Host for GuestState {
-    async fn send(
-        &mut self,
-        request: contract::http::Request,
-    ) -> wasmtime::Result<Result<contract::http::Response, contract::types::Failure>> {
-        let egress = Arc::clone(&self.egress);
-        let result = egress
-            .send(http_request(request), &mut self.call_requests)
-            .await;
-        Ok(result.map(http_response).map_err(convert::failure_to_guest))
-    }
-
-    async fn fetch(
-        &mut self,
-        request: contract::http::Request,
-    ) -> wasmtime::Result<Result<contract::http::Response, contract::types::Failure>> {
-        let egress = Arc::clone(&self.egress);
-        let result = egress
-            .fetch(http_request(request), &mut self.call_requests)
-            .await;
-        Ok(result.map(http_response).map_err(convert::failure_to_guest))
-    }
-}
-
-fn http_request(request: contract::http::Request) -> HttpRequest {
-    HttpRequest {
-        method: request.method,
-        url: request.url,
-        headers: request.headers,
-        body: request.body,
-        credential: request.credential,
-        timeout: request
-            .timeout_ms
-            .map(|ms| Duration::from_millis(ms.into())),
-    }
-}
-
-fn http_response(response: super::egress::HttpResponse) -> contract::http::Response {
-    contract::http::Response {
-        status: response.status,
-        headers: response.headers,
-        body: response.body,
     }
 }

@@ -7,7 +7,8 @@
 //!                         └ trap or limit, here or when Ready: a strike │
 //!                            → Backoff (1 s·2ⁿ ≤ 5 min, full jitter) ───┤→ Opening
 //!                            → the 5th in 10 min: Quarantined ── probe ─┘
-//! the operator's resume leads from every waiting state to Loading
+//! the operator's resume, or a changed file, leads from every waiting state to Loading
+//! a file that changes while its plugin is ready: the new one gets ready beside it, then takes over; else the old one stays
 //! ```
 
 use std::collections::VecDeque;
@@ -108,22 +109,42 @@ impl Lifecycle {
 
     /// A trap or a limit: one strike. The fifth within ten minutes is quarantine.
     pub(super) fn crashed(&mut self, now: Instant, jitter: f64, reason: String) {
-        self.settle(now);
-        self.healthy_since = None;
-        self.strikes.push_back(now);
-        self.forget_old(now);
-        if self.probation || self.strikes.len() >= STRIKES_MAX {
-            self.probation = true;
-            let probe = match self.role {
-                Role::Source => PROBE_SOURCE,
-                Role::Handler => PROBE_HANDLER,
-            };
-            self.enter(PluginState::Quarantined { reason }, Some(now + probe));
+        if self.struck_out(now) {
+            self.quarantined(now, reason);
         } else {
             let exponent = self.strikes().saturating_sub(1);
             let retry_at = now + self.backoff(exponent, jitter);
             self.enter(PluginState::Backoff { reason }, Some(retry_at));
         }
+    }
+
+    /// A crash on an instance beside the entry's own, which goes on unless this was one strike too many.
+    pub(super) fn crashed_aside(&mut self, now: Instant, reason: String) {
+        let struck_out = self.struck_out(now);
+        match self.state {
+            PluginState::Draining | PluginState::Stopped | PluginState::Incompatible { .. } => {}
+            _ if struck_out => self.quarantined(now, reason),
+            PluginState::Ready => self.healthy_since = Some(now),
+            _ => {}
+        }
+    }
+
+    /// Counts one strike. True: it was one too many.
+    fn struck_out(&mut self, now: Instant) -> bool {
+        self.settle(now);
+        self.healthy_since = None;
+        self.strikes.push_back(now);
+        self.forget_old(now);
+        self.probation || self.strikes.len() >= STRIKES_MAX
+    }
+
+    fn quarantined(&mut self, now: Instant, reason: String) {
+        self.probation = true;
+        let probe = match self.role {
+            Role::Source => PROBE_SOURCE,
+            Role::Handler => PROBE_HANDLER,
+        };
+        self.enter(PluginState::Quarantined { reason }, Some(now + probe));
     }
 
     /// Ten healthy minutes forgive every strike. Called wherever time may have passed.
@@ -155,6 +176,14 @@ impl Lifecycle {
             | PluginState::Incompatible { .. } => self.enter(PluginState::Loading, None),
             _ => {}
         }
+    }
+
+    /// Another file took over, and it is ready: what the old one did is forgiven.
+    pub(super) fn renewed(&mut self, now: Instant) {
+        self.strikes.clear();
+        self.probation = false;
+        self.healthy_since = None;
+        self.opened(now);
     }
 
     pub(super) fn stopped(&mut self) {

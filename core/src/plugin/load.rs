@@ -1,5 +1,6 @@
 //! Loading: one thread that reads, verifies and compiles components, so that no guest and no caller waits behind it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use wasmtime::component::{Component, Linker};
 use super::WasmBytes;
 use super::contract::{self, ContractError, Linked};
 use super::instance::GuestState;
+use super::text::printable;
 
 /// Entries that wait for the compiler at one time.
 const QUEUE_LEN_MAX: usize = 256;
@@ -39,9 +41,17 @@ pub(super) enum LoadError {
     #[error("it is not WebAssembly")]
     NotWasm,
     #[error(
-        "it is a core module, not a component; build it with `weir plugin build` or wasm-tools component new"
+        "it is a core module that does not say which world it was built for; \
+         build it with wit-bindgen or an SDK against wit/plugin.wit"
     )]
-    CoreModule,
+    NoWorld,
+    #[error(
+        "it was built for WASI preview 1, which needs an adapter; \
+         build it for wasm32-unknown-unknown or wasm32-wasip2"
+    )]
+    PreviewOne,
+    #[error("no component can be made of this core module: {0}")]
+    CoreModule(String),
     #[error("it cannot be compiled: {0}")]
     Compile(String),
     #[error(transparent)]
@@ -127,10 +137,10 @@ fn load(
     if let Some(linked) = kept.get(&digest) {
         return Ok(linked.clone());
     }
-    check_magic(bytes)?;
-    let component = Component::from_binary(engine, bytes)
+    let component = Component::from_binary(engine, &componentize(bytes)?)
         .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-    let linked = contract::link(engine, linker, &component)?;
+    let file = (digest.as_str().into(), bytes.len() as u64);
+    let linked = contract::link(engine, linker, &component, file)?;
     if kept.len() >= KEPT_MAX {
         kept.clear();
     }
@@ -158,12 +168,33 @@ fn read_file(path: &Path, max: u64) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-fn check_magic(bytes: &[u8]) -> Result<(), LoadError> {
+/// What `cargo build --target wasm32-unknown-unknown` gives is a core module with the contract's types in a custom
+/// section: the component is made here, so that authors need no tool for it.
+fn componentize(bytes: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     match bytes {
-        [0, b'a', b's', b'm', _, 0, 1, 0, ..] => Ok(()),
-        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(LoadError::CoreModule),
-        _ => Err(LoadError::NotWasm),
+        [0, b'a', b's', b'm', _, 0, 1, 0, ..] => return Ok(Cow::Borrowed(bytes)),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {}
+        _ => return Err(LoadError::NotWasm),
     }
+    let refused = |error: String| {
+        if error.contains("wasi_snapshot_preview1") {
+            LoadError::PreviewOne
+        } else {
+            LoadError::CoreModule(printable(&error, 1024))
+        }
+    };
+    let (stripped, _) =
+        wit_component::metadata::decode(bytes).map_err(|error| refused(format!("{error:#}")))?;
+    if stripped.is_none() {
+        return Err(LoadError::NoWorld);
+    }
+    let mut encoder = wit_component::ComponentEncoder::default();
+    encoder
+        .validate(true)
+        .module(bytes)
+        .and_then(|encoder| encoder.encode())
+        .map(Cow::Owned)
+        .map_err(|error| refused(format!("{error:#}")))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Role;
+use super::gauge::LimitUse;
 
 /// Where an entry stands; `lifecycle.rs` says what leads where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +162,14 @@ impl fmt::Display for CrashReport {
     }
 }
 
+/// An attempt to take a changed file into use while the old one went on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadReport {
+    pub at: Timestamp,
+    /// Why the old one stays; none = the new one is in use.
+    pub error: Option<String>,
+}
+
 /// One look at one entry.
 #[derive(Clone, Debug)]
 pub struct PluginStatus {
@@ -180,6 +189,14 @@ pub struct PluginStatus {
     pub last_crash: Option<Arc<CrashReport>>,
     /// What the last `check` said, or why it failed.
     pub last_check: Option<Result<String, String>>,
+    /// Grows by one with every file that was taken into use; 0 = none yet.
+    pub generation: u64,
+    /// Of the file in use, in hex.
+    pub sha256: Option<Arc<str>>,
+    /// How the last attempt to take a changed file into use went; none = there was no such attempt.
+    pub reload: Option<ReloadReport>,
+    /// Every limit and what was used of it; empty where it comes from `PluginHandle::subscribe`.
+    pub limits: Vec<LimitUse>,
 }
 
 /// What a guest says about itself.

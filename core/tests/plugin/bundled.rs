@@ -8,12 +8,17 @@ use weir_model::observation::{Coverage, FailureKind};
 
 use super::{host, notification, reached, server, spec};
 
-fn bundled(name: &str, role: Role, config: Value) -> PluginSpec {
+/// The core module that `make plugins` built.
+pub(crate) fn module(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../plugins/target/wasm32-unknown-unknown/release")
         .join(format!("{name}.wasm"));
-    let module = std::fs::read(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}: run `make plugins` first", path.display()));
+    std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}: run `make plugins` first", path.display()))
+}
+
+fn bundled(name: &str, role: Role, config: Value) -> PluginSpec {
+    let module = module(name);
     let mut encoder = wit_component::ComponentEncoder::default();
     encoder.module(&module).unwrap();
     let mut spec = spec(role, encoder.encode().unwrap());

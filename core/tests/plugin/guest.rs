@@ -1,5 +1,7 @@
 //! Test guests: components built from a few lines of WebAssembly text against the real contract.
 
+use std::collections::BTreeMap;
+
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -14,26 +16,141 @@ const TEXTS: u32 = 4096;
 pub(crate) struct Guest {
     pub(crate) contract: String,
     pub(crate) world: &'static str,
+    /// More imports, as WebAssembly text.
+    pub(crate) imports: &'static str,
     pub(crate) texts: Vec<String>,
     pub(crate) describe: String,
     pub(crate) open: String,
     pub(crate) check: String,
     pub(crate) poll: String,
     pub(crate) deliver: String,
+    /// Functions of the optional interfaces: `streams#endpoints` and its body.
+    pub(crate) optional: BTreeMap<&'static str, String>,
 }
+
+/// Parameters of the optional functions, as the canonical ABI flattens them.
+const OPTIONAL: [(&str, &str); 6] = [
+    ("streams#endpoints", ""),
+    (
+        "streams#on-frames",
+        "(param $endpoint i32) (param $endpoint_len i32) (param $frames i32) (param $frames_len i32)",
+    ),
+    (
+        "control#cancel",
+        "(param $id i32) (param $id_len i32) (param i32 i32 i32)",
+    ),
+    (
+        "control#retry",
+        "(param $key i32) (param $key_len i32) (param $id i32) (param $id_len i32) (param i32 i32 i32)",
+    ),
+    (
+        "control#submit",
+        "(param $key i32) (param $key_len i32) (param $type i32) (param $type_len i32)
+         (param $body i32) (param $body_len i32)",
+    ),
+    (
+        "logs#read",
+        "(param $id i32) (param $id_len i32) (param i32 i32 i32) (param $direction i32)
+         (param $some i32) (param $cursor i32) (param $len i32)",
+    ),
+];
 
 impl Guest {
     pub(crate) fn source() -> Guest {
         Guest {
             contract: CONTRACT.into(),
             world: "job-source",
+            imports: "",
             texts: vec!["test-guest".into(), "1.2.3".into(), "fine".into()],
             describe: store(&[(0, text(0)), (4, 10), (8, text(1)), (12, 5), (16, 0)]),
             open: store(&[(0, 0)]),
             check: store(&[(0, 0), (4, text(2)), (8, 4)]),
             poll: page("(i32.const 0)"),
             deliver: String::new(),
+            optional: BTreeMap::new(),
         }
+    }
+
+    /// A source with every optional interface: each function answers with what it was given, as far as it can.
+    pub(crate) fn full() -> Guest {
+        let mut guest = Guest {
+            world: "full-job-source",
+            ..Guest::source()
+        };
+        let (url, url_len) = guest.text("ws://127.0.0.1:8188/ws");
+        let (id, id_len) = guest.text("main");
+        // An endpoint has 60 bytes; everything that is not written stays 0: a websocket without headers or hello.
+        let endpoints = format!(
+            "{} {}",
+            words(
+                3072,
+                &[(0, id), (4, id_len), (12, url), (16, url_len), (56, 1)]
+            ),
+            store(&[(0, 0), (4, 3072), (8, 1)])
+        );
+        // The endpoint's name comes back as an observation and as a text to send.
+        let frames = format!(
+            "{} (i32.store (i32.const 3080) (local.get $endpoint))
+             (i32.store (i32.const 3084) (local.get $endpoint_len))
+             (i32.store (i32.const 3332) (local.get $endpoint))
+             (i32.store (i32.const 3336) (local.get $endpoint_len))
+             {}",
+            words(3072, &[(0, 2), (16, 0), (256, 0)]),
+            store(&[(0, 0), (4, 3072), (8, 1), (12, 1), (16, 3328), (20, 1)])
+        );
+        let submission = |id: &str, content_type: (&str, &str), body: (&str, &str)| {
+            format!(
+                "(i32.store (i32.const {}) (local.get ${id}))
+                 (i32.store (i32.const {}) (local.get ${id}_len))
+                 (i32.store (i32.const {}) {}) (i32.store (i32.const {}) {})
+                 (i32.store (i32.const {}) (local.get {})) (i32.store (i32.const {}) (local.get {}))
+                 {}",
+                RESULT + 8,
+                RESULT + 12,
+                RESULT + 32,
+                content_type.0,
+                RESULT + 36,
+                content_type.1,
+                RESULT + 40,
+                body.0,
+                RESULT + 44,
+                body.1,
+                store(&[(0, 0), (4, 1), (16, 0), (28, 200)])
+            )
+        };
+        let retry = submission(
+            "id",
+            ("(i32.const 0)", "(i32.const 0)"),
+            ("$key", "$key_len"),
+        );
+        let submit = submission(
+            "key",
+            ("(local.get $type)", "(local.get $type_len)"),
+            ("$body", "$body_len"),
+        );
+        // One line of 32 bytes without a time: written by the job's id, and the text says where the cursor is.
+        let read = format!(
+            "(i32.store (i32.const 3072) (i32.const 0))
+             (i32.store (i32.const 3088) (local.get $id)) (i32.store (i32.const 3092) (local.get $id_len))
+             (i32.store (i32.const 3096) (local.get $cursor)) (i32.store (i32.const 3100) (local.get $len))
+             (i32.store (i32.const {}) (local.get $some)) (i32.store (i32.const {}) (local.get $cursor))
+             (i32.store (i32.const {}) (local.get $len)) (i32.store (i32.const {}) (local.get $direction))
+             {}",
+            RESULT + 12,
+            RESULT + 16,
+            RESULT + 20,
+            RESULT + 24,
+            store(&[(0, 0), (4, 3072), (8, 1)])
+        );
+        guest.optional = BTreeMap::from([
+            ("streams#endpoints", endpoints),
+            ("streams#on-frames", frames),
+            ("control#cancel", store(&[(0, 0)])),
+            ("control#retry", retry),
+            ("control#submit", submit),
+            ("logs#read", read),
+        ]);
+        guest
     }
 
     pub(crate) fn handler() -> Guest {
@@ -113,11 +230,23 @@ impl Guest {
                 self.poll
             )
         };
+        let optional: String = self
+            .optional
+            .iter()
+            .map(|(name, body)| {
+                let params = OPTIONAL.iter().find(|(known, _)| known == name).unwrap().1;
+                let (interface, function) = name.split_once('#').unwrap();
+                format!(
+                    "(func (export \"weir:plugin/{interface}@{version}#{function}\") {params} (result i32) {body})\n"
+                )
+            })
+            .collect();
         let wat = format!(
             "(module
               (import \"weir:plugin/http@{version}\" \"send\" (func $send
                 (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
               (import \"weir:plugin/host@{version}\" \"log\" (func $log (param i32 i32 i32)))
+              {}
               (memory (export \"memory\") 2)
               (global $heap (mut i32) (i32.const 65536))
               (global $calls (mut i32) (i32.const 0))
@@ -126,21 +255,27 @@ impl Guest {
               (func (export \"weir:plugin/lifecycle@{version}#describe\") (result i32) {})
               (func (export \"weir:plugin/lifecycle@{version}#open\") (param i32 i32 i32 i32 i32 i32) (result i32) {})
               (func (export \"weir:plugin/lifecycle@{version}#check\") (result i32) {})
-              {call})",
-            self.describe, self.open, self.check,
+              {call}
+              {optional})",
+            self.imports, self.describe, self.open, self.check,
         );
         wat::parse_str(&wat).unwrap_or_else(|error| panic!("{error}\n{wat}"))
     }
 
-    pub(crate) fn component(&self) -> Vec<u8> {
+    /// What a compiler gives: a core module with its world in a custom section.
+    pub(crate) fn embedded(&self) -> Vec<u8> {
         let mut module = self.core_module();
         let mut resolve = Resolve::default();
         let package = resolve.push_str("plugin.wit", &self.contract).unwrap();
         let world = resolve.select_world(&[package], Some(self.world)).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
             .unwrap();
+        module
+    }
+
+    pub(crate) fn component(&self) -> Vec<u8> {
         let mut encoder = ComponentEncoder::default();
-        encoder.module(&module).unwrap();
+        encoder.module(&self.embedded()).unwrap();
         encoder.encode().unwrap()
     }
 }
@@ -170,6 +305,14 @@ pub(crate) fn store(words: &[(u32, u32)]) -> String {
         })
         .collect();
     format!("{stores} (i32.const {RESULT})")
+}
+
+/// Writes words at offsets from an address.
+pub(crate) fn words(at: u32, words: &[(u32, u32)]) -> String {
+    let store = |(offset, word): &(u32, u32)| {
+        format!("(i32.store (i32.const {}) (i32.const {word}))", at + offset)
+    };
+    words.iter().map(store).collect()
 }
 
 /// An empty page that gives the cursor back, of this coverage (0 more, 1 partial, 2 complete).

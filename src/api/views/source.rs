@@ -1,9 +1,10 @@
-//! Sources, receivers and plugins as clients see them.
+//! Sources and receivers as clients see them.
 
+use super::plugin::PluginShort;
 use super::{Seconds, Time};
 use serde::Serialize;
 use weir_core::monitor::{ReceiverView as Receiver, SourceView as Source};
-use weir_core::plugin::{PluginState, PluginStatus, Role};
+use weir_core::plugin::{PluginState, PluginStatus};
 
 #[derive(Debug, Serialize)]
 pub struct SourceView {
@@ -23,16 +24,6 @@ pub struct SourceView {
     /// What the plugin says about this server: what it can and cannot see there.
     pub notice: Option<String>,
     pub plugin: Option<PluginShort>,
-}
-
-/// A plugin as far as its source or receiver shows it.
-#[derive(Debug, Serialize)]
-pub struct PluginShort {
-    pub state: &'static str,
-    pub reason: Option<String>,
-    pub version: Option<String>,
-    pub strikes: u32,
-    pub crashes: u64,
 }
 
 impl SourceView {
@@ -99,97 +90,6 @@ fn last_error(source: &Source) -> Option<String> {
 fn notice(plugin: &PluginStatus) -> Option<String> {
     let said = plugin.last_check.as_ref()?.as_ref().ok()?;
     (!said.is_empty()).then(|| said.clone())
-}
-
-impl PluginShort {
-    pub fn new(plugin: &PluginStatus) -> PluginShort {
-        PluginShort {
-            state: plugin.state.name(),
-            reason: plugin.state.reason().map(str::to_owned),
-            version: plugin
-                .manifest
-                .as_ref()
-                .map(|manifest| manifest.version.clone()),
-            strikes: plugin.strikes,
-            crashes: plugin.counters.crashes,
-        }
-    }
-}
-
-/// One plugin entry.
-#[derive(Debug, Serialize)]
-pub struct PluginView {
-    /// The name of the source or receiver.
-    pub name: String,
-    pub plugin: String,
-    pub role: &'static str,
-    pub state: &'static str,
-    pub reason: Option<String>,
-    pub version: Option<String>,
-    pub capabilities: Vec<&'static str>,
-    pub strikes: u32,
-    pub counters: PluginCounters,
-    pub check: Option<String>,
-    pub last_crash: Option<CrashView>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct PluginCounters {
-    pub calls: u64,
-    pub failures: u64,
-    pub crashes: u64,
-    pub cpu: Seconds,
-    pub memory_high_water_bytes: u64,
-    pub http_requests: u64,
-    pub observations_dropped: u64,
-    pub log_lines_dropped: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub struct CrashView {
-    pub at: Time,
-    pub call: &'static str,
-    pub cause: String,
-    pub message: String,
-}
-
-impl PluginView {
-    pub fn new(plugin: &PluginStatus) -> PluginView {
-        let short = PluginShort::new(plugin);
-        let counters = &plugin.counters;
-        PluginView {
-            name: plugin.entry.clone(),
-            plugin: plugin.plugin.clone(),
-            role: match plugin.role {
-                Role::Source => "source",
-                Role::Handler => "handler",
-            },
-            state: short.state,
-            reason: short.reason,
-            version: short.version,
-            capabilities: plugin.capabilities.names(),
-            strikes: short.strikes,
-            counters: PluginCounters {
-                calls: counters.calls,
-                failures: counters.failures,
-                crashes: counters.crashes,
-                cpu: counters.cpu.into(),
-                memory_high_water_bytes: counters.memory_high_water,
-                http_requests: counters.http_requests,
-                observations_dropped: counters.observations_dropped,
-                log_lines_dropped: counters.log_lines_dropped,
-            },
-            check: plugin.last_check.as_ref().map(|check| match check {
-                Ok(said) | Err(said) => said.clone(),
-            }),
-            last_crash: plugin.last_crash.as_ref().map(|crash| CrashView {
-                at: crash.at.into(),
-                call: crash.call,
-                cause: crash.cause.to_string(),
-                message: crash.message.clone(),
-            }),
-        }
-    }
 }
 
 #[derive(Debug, Serialize)]

@@ -9,14 +9,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 /// A daemon in a shell's home, stopped when it is dropped.
-struct Daemon {
+pub(super) struct Daemon {
     child: Child,
     stderr: BufReader<ChildStderr>,
-    url: String,
+    pub(super) url: String,
 }
 
 impl Daemon {
-    fn start(shell: &Shell, args: &[&str]) -> Daemon {
+    pub(super) fn start(shell: &Shell, args: &[&str]) -> Daemon {
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
             .arg("run")
             .args(args)
@@ -41,7 +41,7 @@ impl Daemon {
     }
 
     /// Reads its messages up to the one that holds `text`.
-    fn line_with(&mut self, text: &str) -> String {
+    pub(super) fn line_with(&mut self, text: &str) -> String {
         let mut seen = String::new();
         loop {
             let mut line = String::new();
@@ -54,7 +54,7 @@ impl Daemon {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }
@@ -66,7 +66,7 @@ impl Drop for Daemon {
     }
 }
 
-fn configure(shell: &Shell, text: &str) {
+pub(super) fn configure(shell: &Shell, text: &str) {
     fs::write(shell.path().join("monitor.ron"), text).unwrap();
 }
 

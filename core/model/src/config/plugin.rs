@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use super::decode::{Decoder, Fields, Finding, describe, key_path, listed, shortened};
 use super::diagnostic::did_you_mean;
 use super::origin::{self, OriginError, OriginPattern};
-use super::sections::{MINUTE, SECOND};
 use super::tree::{Field, Kind, Node};
 use super::{Credential, CredentialKind, Limits, PluginEntry, PluginRef, Secret};
 
@@ -46,7 +45,9 @@ pub(super) fn entry(
         .unwrap_or_default();
     let defaults = plugin.as_ref().map(Limits::default_for).unwrap_or_default();
     let limits = fields
-        .optional(d, "limits", |d, node, path| limits(d, node, path, defaults))
+        .optional(d, "limits", |d, node, path| {
+            Limits::decode(d, node, path, defaults)
+        })
         .unwrap_or(defaults);
     let may_connect = allow.as_ref().is_some_and(|allow| !allow.is_empty())
         || !origin::origins_in(&config).is_empty();
@@ -433,33 +434,4 @@ fn header_name(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<String> {
         return None;
     }
     Some(name)
-}
-
-fn limits(d: &mut Decoder<'_>, node: &Node, path: &str, default: Limits) -> Option<Limits> {
-    let mut fields = d.fields(node, path)?;
-    let memory =
-        |d: &mut Decoder<'_>, node: &Node, path: &str| d.size(node, path, 1 << 20, 4 << 30);
-    let cpu =
-        |d: &mut Decoder<'_>, node: &Node, path: &str| d.duration(node, path, SECOND / 100, MINUTE);
-    let wall = |d: &mut Decoder<'_>, node: &Node, path: &str| {
-        d.duration(node, path, SECOND / 10, MINUTE * 10)
-    };
-    let response =
-        |d: &mut Decoder<'_>, node: &Node, path: &str| d.size(node, path, 1 << 10, 1 << 30);
-    let requests = |d: &mut Decoder<'_>, node: &Node, path: &str| d.count(node, path, 1, 1000);
-    let limits = Limits {
-        memory_bytes: fields
-            .optional(d, "memory", memory)
-            .unwrap_or(default.memory_bytes),
-        cpu: fields.optional(d, "cpu", cpu).unwrap_or(default.cpu),
-        wall: fields.optional(d, "wall", wall).unwrap_or(default.wall),
-        response_bytes: fields
-            .optional(d, "response", response)
-            .unwrap_or(default.response_bytes),
-        requests: fields
-            .optional(d, "requests", requests)
-            .unwrap_or(default.requests),
-    };
-    fields.finish(d);
-    Some(limits)
 }

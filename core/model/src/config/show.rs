@@ -32,7 +32,7 @@ pub(super) fn ron(config: &Config) -> String {
 }
 
 /// What both forms have in common.
-enum Shown {
+pub(super) enum Shown {
     Fields(Vec<(&'static str, Shown)>),
     /// `Name(...)`
     Call(&'static str, Vec<(&'static str, Shown)>),
@@ -172,15 +172,15 @@ fn text<T: ToString + ?Sized>(text: &T) -> Shown {
     Shown::Value(Value::String(text.to_string()))
 }
 
-fn duration(duration: std::time::Duration) -> Shown {
+pub(super) fn duration(duration: std::time::Duration) -> Shown {
     text(&show_duration(duration))
 }
 
-fn size(bytes: u64) -> Shown {
+pub(super) fn size(bytes: u64) -> Shown {
     text(&show_size(bytes))
 }
 
-fn plain(value: impl Into<Value>) -> Shown {
+pub(super) fn plain(value: impl Into<Value>) -> Shown {
     Shown::Value(value.into())
 }
 
@@ -324,13 +324,6 @@ fn entry(field: &'static str, entry: &PluginEntry) -> Vec<(&'static str, Shown)>
             .iter()
             .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     };
-    let limits = Shown::Fields(vec![
-        ("memory", size(limits.memory_bytes)),
-        ("cpu", duration(limits.cpu)),
-        ("wall", duration(limits.wall)),
-        ("response", size(limits.response_bytes)),
-        ("requests", plain(limits.requests)),
-    ]);
     given(vec![
         (field, Some(plugin)),
         ("sha256", sha256.as_ref().map(|digest| text(&hex(digest)))),
@@ -348,7 +341,7 @@ fn entry(field: &'static str, entry: &PluginEntry) -> Vec<(&'static str, Shown)>
                 )
             }),
         ),
-        ("limits", Some(limits)),
+        ("limits", Some(limits.shown())),
     ])
 }
 

@@ -1,0 +1,32 @@
+//! `weir plugin resume`: the operator's word that a plugin shall be tried again now.
+
+use super::super::Context;
+use super::super::exit::{CliError, Exit};
+use super::address;
+use crate::client::view::Plugin;
+use serde_json::json;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The source or receiver that uses it
+    name: String,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
+    let (client, _) = ctx.daemon()?;
+    let path = format!("{}/resume", address(&args.name)?);
+    let answer = client.post(&path, &json!({})).await?;
+    if args.json {
+        ctx.printer.json(&answer)?;
+        return Ok(Exit::Ok);
+    }
+    let plugin: Plugin = client.view(answer)?;
+    ctx.printer.note(format_args!(
+        "{} was {}; it is tried again now: weir plugin inspect {}",
+        plugin.name, plugin.state, plugin.name
+    ));
+    Ok(Exit::Ok)
+}

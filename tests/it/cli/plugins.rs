@@ -1,0 +1,120 @@
+//! `weir plugin list | inspect | resume` against a daemon whose plugin is a file, and what becomes of it when things change.
+
+use super::daemon::{Daemon, configure};
+use super::{Shell, code, err, out};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const CANARY: &str = "canary-51b0c7";
+
+/// The core module that `make plugins` built: the daemon makes a component of it.
+fn module() -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("plugins/target/wasm32-unknown-unknown/release/webhook.wasm");
+    fs::read(path).unwrap()
+}
+
+fn monitor(port: u16, more: &str) -> String {
+    format!(
+        r#"(
+            http: (listen: "127.0.0.1:0"), data_dir: "data",
+            alerts: (receivers: [(
+                name: "hook", handler: "./hook.wasm", limits: (memory: "32MiB", cpu: "1s", log_lines: 7),
+                config: {{ "url": "http://127.0.0.1:{port}/hook" {more} }},
+                credentials: {{ "token": Bearer(file: "token", origins: ["http://127.0.0.1:{port}"]) }},
+            )]),
+        )"#
+    )
+}
+
+/// Asks until `wanted` is true of the answer.
+fn until(shell: &Shell, daemon: &Daemon, wanted: impl Fn(&Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        let output = shell.weir(&["plugin", "inspect", "hook", "--json", "--url", &daemon.url]);
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        let plugin: Value = serde_json::from_str(&out(&output)).unwrap();
+        assert!(!plugin.to_string().contains(CANARY), "{plugin}");
+        if wanted(&plugin) {
+            return plugin;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{plugin:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_plugin_is_inspected_reloaded_from_its_file_and_its_credential_and_resumed() {
+    let shell = Shell::alone();
+    let far = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = far.local_addr().unwrap().port();
+    fs::write(shell.path().join("hook.wasm"), module()).unwrap();
+    fs::write(shell.path().join("token"), CANARY).unwrap();
+    configure(&shell, &monitor(port, ""));
+    let mut daemon = Daemon::start(&shell, &[]);
+    let first = until(&shell, &daemon, |plugin| plugin["state"] == "ready");
+    assert_eq!(
+        (&first["generation"], &first["strikes"]),
+        (&1.into(), &0.into())
+    );
+    let limit = |name: &str| {
+        let limits = first["limits"].as_array().unwrap();
+        limits
+            .iter()
+            .find(|limit| limit["name"] == name)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(limit("memory")["limit"], f64::from(32 << 20));
+    assert!(limit("memory")["used"].as_f64().unwrap() > 65_536.0);
+    assert_eq!(limit("log_lines")["limit"], 7.0);
+    let shown = shell.weir(&["plugin", "inspect", "hook", "--url", &daemon.url]);
+    for part in ["hook.wasm", "ready", "memory", "32.0 MiB", "retire_calls"] {
+        assert!(out(&shown).contains(part), "{part}: {}", out(&shown));
+    }
+    let list = shell.weir(&["plugin", "list", "--url", &daemon.url]);
+    assert!(out(&list).contains("hook.wasm"), "{}", out(&list));
+
+    // A file that cannot be used: the old one goes on, and both the daemon and the command line say why.
+    fs::write(shell.path().join("hook.wasm"), b"half a fi").unwrap();
+    daemon.line_with("the old one goes on");
+    let broken = until(&shell, &daemon, |plugin| !plugin["reload_error"].is_null());
+    assert_eq!(
+        (&broken["state"], &broken["generation"]),
+        (&"ready".into(), &1.into())
+    );
+    fs::write(shell.path().join("hook.wasm"), module()).unwrap();
+    // The same bytes as those in use: nothing to take over. Resuming says yes all the same.
+    let resumed = shell.weir(&["plugin", "resume", "hook", "--url", &daemon.url]);
+    assert_eq!(code(&resumed), 0, "{}", err(&resumed));
+
+    // The credential changes, the configuration does not: the signal is enough.
+    let other = format!("{CANARY}-next");
+    fs::write(shell.path().join("token"), &other).unwrap();
+    daemon.signal(Signal::HUP);
+    daemon.line_with("read again and taken");
+    let renewed = until(&shell, &daemon, |plugin| plugin["state"] == "ready");
+    assert_eq!(renewed["reload_error"], Value::Null);
+
+    // A configuration that the plugin refuses: nothing is changed.
+    configure(&shell, &monitor(port, r#", "histroy": 3"#));
+    daemon.signal(Signal::HUP);
+    let line = daemon.line_with("the last good one goes on");
+    assert!(
+        line.contains("alerts.receivers[0]") && line.contains("histroy"),
+        "{line}"
+    );
+    assert_eq!(until(&shell, &daemon, |_| true)["state"], "ready");
+
+    for (what, name) in [("inspect", "nobody"), ("resume", "nobody")] {
+        let output = shell.weir(&["plugin", what, name, "--url", &daemon.url]);
+        assert_ne!(code(&output), 0);
+        assert!(err(&output).contains("nobody"), "{}", err(&output));
+    }
+    daemon.signal(Signal::TERM);
+    daemon.line_with("everything acknowledged is on disk");
+}
