@@ -1,5 +1,6 @@
 //! The real plugin in the real monitor, over real sockets, against a fake of Vertex AI that is built on its samples.
 
+mod control;
 #[expect(dead_code, reason = "the plugin's own tests use all of it")]
 pub(crate) mod fake;
 mod server;
