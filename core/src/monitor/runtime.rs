@@ -723,14 +723,13 @@ impl Runtime {
             ..
         }) = &opened
         {
-            let subject = format!("source {name}");
-            let watching = watch::plugin(
+            let (subject, troubles) = (format!("source {name}"), self.shared.troubles.clone());
+            actix::spawn(watch::plugin(
                 subject.clone(),
                 subject,
                 plugin.clone(),
-                self.shared.troubles.clone(),
-            );
-            actix::spawn(watching);
+                troubles,
+            ));
         }
         let control = config.is_some_and(|c| c.control);
         let running = RunningSource {

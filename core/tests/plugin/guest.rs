@@ -98,26 +98,6 @@ impl Guest {
             words(3072, &[(0, 2), (16, 0), (256, 0)]),
             store(&[(0, 0), (4, 3072), (8, 1), (12, 1), (16, 3328), (20, 1)])
         );
-        let submission = |id: &str, content_type: (&str, &str), body: (&str, &str)| {
-            format!(
-                "(i32.store (i32.const {}) (local.get ${id}))
-                 (i32.store (i32.const {}) (local.get ${id}_len))
-                 (i32.store (i32.const {}) {}) (i32.store (i32.const {}) {})
-                 (i32.store (i32.const {}) (local.get {})) (i32.store (i32.const {}) (local.get {}))
-                 {}",
-                RESULT + 8,
-                RESULT + 12,
-                RESULT + 32,
-                content_type.0,
-                RESULT + 36,
-                content_type.1,
-                RESULT + 40,
-                body.0,
-                RESULT + 44,
-                body.1,
-                store(&[(0, 0), (4, 1), (16, 0), (28, 200)])
-            )
-        };
         let retry = submission(
             "id",
             ("(i32.const 0)", "(i32.const 0)"),
@@ -278,6 +258,27 @@ impl Guest {
         encoder.module(&self.embedded()).unwrap();
         encoder.encode().unwrap()
     }
+}
+
+/// A submission of 200 for the job named by the parameter `$id`: what its content type and its body are taken from.
+fn submission(id: &str, content_type: (&str, &str), body: (&str, &str)) -> String {
+    format!(
+        "(i32.store (i32.const {}) (local.get ${id})) (i32.store (i32.const {}) (local.get ${id}_len))
+         (i32.store (i32.const {}) {}) (i32.store (i32.const {}) {})
+         (i32.store (i32.const {}) (local.get {})) (i32.store (i32.const {}) (local.get {}))
+         {}",
+        RESULT + 8,
+        RESULT + 12,
+        RESULT + 32,
+        content_type.0,
+        RESULT + 36,
+        content_type.1,
+        RESULT + 40,
+        body.0,
+        RESULT + 44,
+        body.1,
+        store(&[(0, 0), (4, 1), (16, 0), (28, 200)])
+    )
 }
 
 /// A bump allocator that grows its memory and never frees.
