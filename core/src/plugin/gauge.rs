@@ -38,6 +38,9 @@ pub struct LimitUse {
     pub used: Option<f64>,
 }
 
+/// Name, unit, and where the limit stands.
+type Row = (&'static str, Unit, fn(&Limits) -> f64);
+
 macro_rules! marks {
     ($( $mark:ident = $name:literal, $unit:ident, $of:expr; )*) => {
         /// A limit, most of them measured.
@@ -45,7 +48,7 @@ macro_rules! marks {
         #[expect(dead_code, reason = "http_connect has a row and cannot be measured apart")]
         pub(super) enum Mark { $( $mark, )* }
 
-        const ROWS: &[(&str, Unit, fn(&Limits) -> f64)] = &[ $( ($name, Unit::$unit, $of), )* ];
+        const ROWS: &[Row] = &[ $( ($name, Unit::$unit, $of), )* ];
     };
 }
 
@@ -136,10 +139,7 @@ impl Gauge {
     }
 
     pub(super) fn uses(&self) -> Vec<LimitUse> {
-        let row = |((name, unit, limit), mark): (
-            &(&'static str, Unit, fn(&Limits) -> f64),
-            &AtomicU64,
-        )| {
+        let row = |((name, unit, limit), mark): (&Row, &AtomicU64)| {
             let used = mark.load(Ordering::Relaxed) as f64;
             LimitUse {
                 name,
