@@ -21,6 +21,7 @@ mod load;
 pub mod measure;
 mod meter;
 mod reload;
+mod scrub;
 mod status;
 mod text;
 
@@ -34,8 +35,11 @@ use uuid::Uuid;
 use weir_model::observation::FailureKind;
 
 pub use contract::CONTRACT_VERSION;
-pub use credential::{Credential, CredentialError, Scheme, Secret};
-pub use egress::{AllowRule, Grant, HttpScheme, Origin, Resolve, RuleError, SystemResolver};
+pub use credential::{Credential, CredentialError, Scheme, Secret, default_account};
+pub use egress::{
+    AllowRule, EventBody, Grant, HttpScheme, Origin, Resolve, RuleError, Socket, StreamConnection,
+    StreamRequest, SystemResolver,
+};
 pub use gauge::{LimitUse, Unit};
 pub use handle::{CallError, PluginHandle};
 pub use host::{HostOptions, PluginError, PluginHost};

@@ -119,7 +119,11 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
     for (owner, entry) in entries(config) {
         for (name, credential) in &entry.credentials {
-            let reason = match &credential.secret {
+            // Without one Google's own search is asked, when the daemon starts.
+            let Some(secret) = &credential.secret else {
+                continue;
+            };
+            let reason = match secret {
                 Secret::Env(variable) => match std::env::var_os(variable) {
                     Some(value) if !value.is_empty() => continue,
                     _ => format!("the environment variable {variable} is not set"),

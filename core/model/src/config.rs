@@ -4,6 +4,7 @@
 
 mod alerts;
 mod check;
+mod credential;
 mod decode;
 pub mod diagnostic;
 mod limits;
@@ -145,8 +146,9 @@ pub enum PluginRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     pub kind: CredentialKind,
-    pub secret: Secret,
-    /// Never empty.
+    /// None only for `Google`: then it is found where Google's own tools look for it.
+    pub secret: Option<Secret>,
+    /// Empty only for `Url`: then it is the origin of the URL itself.
     pub origins: Vec<OriginPattern>,
 }
 
@@ -160,6 +162,38 @@ pub enum CredentialKind {
     Header {
         name: String,
     },
+    /// A secret base URL that a plugin extends.
+    Url,
+    /// A key that the host signs bodies with.
+    StandardWebhooks,
+    /// Put where a plugin writes `{{secret:NAME}}`.
+    Secret,
+    Google(Box<Google>),
+}
+
+/// How access tokens are had from Google. The file says what kind of account it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Google {
+    /// Never empty.
+    pub scopes: Vec<String>,
+    /// Whether a service account signs its own tokens instead of asking for some.
+    pub self_signed: bool,
+    /// The project that is charged (`x-goog-user-project`), where the file's is not to be.
+    pub quota_project: Option<String>,
+    pub endpoints: GoogleEndpoints,
+}
+
+/// Where tokens come from, in place of Google's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GoogleEndpoints {
+    /// In place of `token_uri` and `https://oauth2.googleapis.com/token`.
+    pub token: Option<Url>,
+    /// In place of `token_url`, `https://sts.googleapis.com/v1/token`.
+    pub sts: Option<Url>,
+    /// The base, in place of `https://iamcredentials.googleapis.com`.
+    pub iamcredentials: Option<Url>,
+    /// The base, in place of `http://metadata.google.internal`.
+    pub metadata: Option<Url>,
 }
 
 /// Where a secret is read from; the secret itself is never here.
@@ -310,8 +344,8 @@ impl Config {
             };
             let secrets = entry.credentials.values_mut().filter_map(|credential| {
                 match &mut credential.secret {
-                    Secret::File(path) => Some(path),
-                    Secret::Env(_) => None,
+                    Some(Secret::File(path)) => Some(path),
+                    Some(Secret::Env(_)) | None => None,
                 }
             });
             plugin.into_iter().chain(secrets)

@@ -118,7 +118,7 @@ fn monitor_ron_works_with_every_example_uncommented() {
     );
     let (config, warnings) = believed(&text.replace("//~ ", "    "));
     assert_eq!(rendered(&warnings), "");
-    assert_eq!(config.sources.len(), 3);
+    assert_eq!(config.sources.len(), 4);
     assert_eq!(config.alerts.receivers.len(), 2);
     assert!(config.alerts.deadman.is_some());
 }

@@ -1,6 +1,8 @@
 //! What a configuration means for the rooms: plugin entries made ready, secrets read, changes told from a reload.
 
-use crate::plugin::{AllowRule, Credential, Limits, PluginSpec, Role, Scheme, Secret, WasmBytes};
+use crate::plugin::{
+    AllowRule, Credential, Limits, PluginSpec, Role, Scheme, Secret, WasmBytes, default_account,
+};
 use crate::source::SourceOptions;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -143,16 +145,29 @@ pub(crate) fn plugin_spec(
 }
 
 fn make_credential(credential: &config::Credential) -> Result<Credential, String> {
-    let secret = read_secret(&credential.secret)?;
+    let secret = || match &credential.secret {
+        Some(secret) => read_secret(secret),
+        None => Err("it names no `env` or `file`".into()),
+    };
     let scheme = match &credential.kind {
-        CredentialKind::Bearer => Scheme::Bearer(secret),
+        CredentialKind::Bearer => Scheme::Bearer(secret()?),
         CredentialKind::Basic { user } => Scheme::Basic {
             user: user.clone(),
-            password: secret,
+            password: secret()?,
         },
         CredentialKind::Header { name } => Scheme::Header {
             name: name.clone(),
-            value: secret,
+            value: secret()?,
+        },
+        CredentialKind::Url => Scheme::Url(secret()?),
+        CredentialKind::StandardWebhooks => Scheme::StandardWebhooks(secret()?),
+        CredentialKind::Secret => Scheme::Secret(secret()?),
+        CredentialKind::Google(options) => Scheme::Google {
+            account: match &credential.secret {
+                Some(secret) => Some(read_secret(secret)?),
+                None => default_account()?,
+            },
+            options: options.clone(),
         },
     };
     Credential::new(scheme, allow_rules(&credential.origins)?).map_err(|e| e.to_string())

@@ -1,42 +1,47 @@
 //! The only path from a guest to a socket: checks, resolves, pins, connects and signs.
 //!
-//! Invariant: no other code of weir opens a connection on a guest's behalf, and `Egress::send` is this module's only
-//! function that does. The guest names a destination; everything else is decided here.
+//! Invariant: no other code of weir opens a connection on a guest's behalf. `Egress::send`, `connect` and `open_events`
+//! all go through `prepare` (the check) and `resolve` (the pin). The guest names a destination; everything else is
+//! decided here.
 
+mod answer;
+mod connect;
 mod pin;
+mod request;
 mod rule;
+mod template;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::{BTreeMap, HashMap};
-use std::error::Error as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, StatusCode};
 use tokio::time::timeout;
-use url::{Host, Url};
+use url::Host;
 use weir_model::observation::FailureKind;
 
+pub use connect::{EventBody, Socket, StreamConnection, StreamRequest};
 pub use pin::{Resolve, SystemResolver};
+pub(super) use request::is_forbidden_header;
 pub use rule::{AllowRule, Grant, HttpScheme, Origin, RuleError};
+pub(super) use template::defused;
 
 use super::Failure;
-use super::credential::Credential;
+use super::credential::{Credential, Redactor, Token, TokenAnswer, TokenRequest, header_value};
 use super::limits::Limits;
 use super::text::printable;
 use pin::Clients;
+use request::{Ready, Wanted, parse_method};
 use rule::{permits, reach};
 
-const URL_BYTES_MAX: usize = 16 * 1024;
-const HEADERS_MAX: usize = 64;
-const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// An answer with a token has a few KiB.
+const TOKEN_ANSWER_BYTES_MAX: u64 = 256 * 1024;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much of an answer's body `fetch` quotes in a failure.
-const QUOTE_BYTES_MAX: usize = 512;
 /// The line to paste is logged again for one origin only after this long.
 const DENIED_LOG_EVERY: Duration = Duration::from_secs(10 * 60);
 const DENIED_ORIGINS_MAX: usize = 64;
@@ -68,6 +73,8 @@ pub(super) struct EgressGrant {
     pub entry: String,
     pub allow: Vec<AllowRule>,
     pub credentials: BTreeMap<String, Credential>,
+    /// Knows the credentials; shared with the entry's log.
+    pub redactor: Redactor,
     pub user_agent: String,
 }
 
@@ -108,10 +115,14 @@ impl Egress {
     ) -> Result<HttpResponse, Failure> {
         let response = self.send(request, call_requests).await?;
         if response.status < 300 {
-            Ok(response)
-        } else {
-            Err(status_failure(&response, jiff::Timestamp::now()))
+            return Ok(response);
         }
+        let redact = |text: &str| self.grant.redactor.redact(text);
+        Err(answer::status_failure(
+            &response,
+            jiff::Timestamp::now(),
+            redact,
+        ))
     }
 
     /// `http.send`. `call_requests` counts the requests of the guest's running call.
@@ -134,14 +145,11 @@ impl Egress {
         timeout(total, self.send_within(request))
             .await
             .unwrap_or_else(|_| Err(transient("timeout", format!("no answer within {total:?}"))))
+            .map_err(|failure| self.redacted(failure))
     }
 
     async fn send_within(&self, request: HttpRequest) -> Result<HttpResponse, Failure> {
-        let url = parse_url(&request.url)?;
-        let origin = Origin::of(&url).map_err(|error| denied(error.to_string()))?;
-        let granted = self.granted(&origin)?;
         let method = parse_method(&request.method)?;
-        let headers = self.headers(&request, &origin)?;
         let body = request.body.unwrap_or_default();
         let body_bytes_max = request
             .body_bytes_max
@@ -152,30 +160,120 @@ impl Egress {
                 body.len()
             )));
         }
+        let mut ready = self.prepare(Wanted {
+            url: &request.url,
+            headers: &request.headers,
+            credential: request.credential.as_deref(),
+            body,
+        })?;
         let wait = self.rate().reserve(Instant::now());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let addresses = self.resolve(&origin, granted).await?;
-        let path = url.path().to_owned();
-        let client = self.clients.pinned(&origin, addresses)?;
-        let mut builder = client.request(method.clone(), url).headers(headers);
-        if !body.is_empty() {
-            builder = builder.body(body);
+        let token = self.authorize(&mut ready, None).await?;
+        let mut response = self.exchange(&method, &ready).await?;
+        if response.status() == StatusCode::UNAUTHORIZED
+            && let Some(refused) = token
+        {
+            // Once, with a new token: what was refused was not done.
+            self.authorize(&mut ready, Some(&refused)).await?;
+            response = self.exchange(&method, &ready).await?;
         }
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let response = builder.send().await.map_err(connection_failure)?;
-        tracing::debug!(
-            plugin = self.grant.plugin, entry = self.grant.entry, %method, %origin,
-            path = printable(&path, 256), status = response.status().as_u16(),
-            credential = request.credential, "plugin http request"
-        );
-        self.read(response).await
+        let mut answer = answer::read(response, self.limits.http_response_bytes).await?;
+        let redactor = &self.grant.redactor;
+        redactor.clean_answer(&mut answer.body);
+        for (_, value) in &mut answer.headers {
+            redactor.clean_header(value);
+        }
+        Ok(answer)
     }
 
-    /// The widest grant that covers `origin`, or the refusal with the line to paste.
-    fn granted(&self, origin: &Origin) -> Result<Grant, Failure> {
-        let rules = self.grant.allow.iter().filter(|rule| rule.matches(origin));
+    /// Adds an access token where the credential needs one; `refused`: the one that was answered with 401.
+    async fn authorize(
+        &self,
+        ready: &mut Ready<'_>,
+        refused: Option<&Token>,
+    ) -> Result<Option<Arc<Token>>, Failure> {
+        let named = ready.credential;
+        let google = named.and_then(|(name, credential)| Some((name, credential.google()?)));
+        let Some((name, google)) = google else {
+            return Ok(None);
+        };
+        let redactor = &self.grant.redactor;
+        let token = google.token(name, self, redactor, refused).await?;
+        google.apply(&token, &mut ready.headers);
+        Ok(Some(token))
+    }
+
+    /// A request to a token endpoint: the operator's, through the same resolving and pinning, not in the guest's count.
+    pub(super) async fn fetch_token(&self, request: &TokenRequest) -> Result<TokenAnswer, Failure> {
+        let asking = self.fetch_token_within(request);
+        let answer = timeout(request.timeout, asking).await;
+        answer.unwrap_or_else(|_| {
+            let shown = request.url.origin().ascii_serialization();
+            Err(transient("timeout", format!("{shown} does not answer")))
+        })
+    }
+
+    async fn fetch_token_within(&self, request: &TokenRequest) -> Result<TokenAnswer, Failure> {
+        let origin = Origin::of(&request.url).map_err(|error| denied(error.to_string()))?;
+        let granted = match request.is_metadata {
+            true => Grant::Literal,
+            false => AllowRule::exactly(origin.clone()).grant(),
+        };
+        let addresses = self.resolve(&origin, granted).await?;
+        let client = self.clients.pinned(&origin, addresses)?;
+        let mut builder = client.request(request.method.clone(), request.url.clone());
+        for (name, value) in &request.headers {
+            let value = header_value(value).map_err(|error| denied(error.to_string()))?;
+            builder = builder.header(*name, value);
+        }
+        let sent = builder.body(request.body.clone()).send().await;
+        let response = sent.map_err(answer::connection_failure)?;
+        let (plugin, entry) = (&self.grant.plugin, &self.grant.entry);
+        let status = response.status().as_u16();
+        tracing::debug!(%plugin, %entry, %origin, status, "token request");
+        let flavor = response.headers().get("metadata-flavor");
+        let flavor = flavor.and_then(|flavor| Some(flavor.to_str().ok()?.to_owned()));
+        let answer = answer::read(response, TOKEN_ANSWER_BYTES_MAX).await?;
+        Ok(TokenAnswer {
+            status,
+            flavor,
+            body: answer.body,
+        })
+    }
+
+    /// Resolves, pins and sends what passed the check.
+    async fn exchange(&self, method: &Method, ready: &Ready<'_>) -> Result<Response, Failure> {
+        let addresses = self.resolve(&ready.origin, ready.granted).await?;
+        let client = self.clients.pinned(&ready.origin, addresses)?;
+        let mut builder = client
+            .request(method.clone(), ready.url.clone())
+            .headers(ready.headers.clone());
+        if !ready.body.is_empty() {
+            builder = builder.body(ready.body.clone());
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let sent = builder.send().await;
+        let response = sent.map_err(answer::connection_failure)?;
+        tracing::debug!(
+            plugin = self.grant.plugin, entry = self.grant.entry, %method, origin = %ready.origin,
+            path = printable(&ready.shown, 256), status = response.status().as_u16(),
+            credential = ready.credential.map(|(name, _)| name), "plugin http request"
+        );
+        Ok(response)
+    }
+
+    /// Redacted where it is made: it goes to the guest, and from there anywhere.
+    fn redacted(&self, mut failure: Failure) -> Failure {
+        self.grant.redactor.clean(&mut failure.message);
+        failure
+    }
+
+    /// The widest grant that covers `origin`, or the refusal with the line to paste. `also`: what a credential grants.
+    fn granted_with(&self, origin: &Origin, also: &[AllowRule]) -> Result<Grant, Failure> {
+        let rules = self.grant.allow.iter().chain(also);
+        let rules = rules.filter(|rule| rule.matches(origin));
         match rules.map(AllowRule::grant).max() {
             Some(granted) => Ok(granted),
             None => {
@@ -231,88 +329,6 @@ impl Egress {
         }
     }
 
-    fn headers(&self, request: &HttpRequest, origin: &Origin) -> Result<HeaderMap, Failure> {
-        let credential = match &request.credential {
-            None => None,
-            Some(name) => Some(self.credential(name, origin)?),
-        };
-        let size: usize = request.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
-        if request.headers.len() > HEADERS_MAX || size > HEADER_BYTES_MAX {
-            return Err(too_large("the request's headers".into()));
-        }
-        let mut headers = HeaderMap::new();
-        for (name, value) in &request.headers {
-            let shown = printable(name, 64);
-            let name = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| denied(format!("`{shown}` is no header name")))?;
-            let reserved = credential.is_some_and(|credential| {
-                name == reqwest::header::AUTHORIZATION || name == credential.header_name()
-            });
-            if is_forbidden_header(&name) || reserved {
-                return Err(denied(format!("a plugin may not set the header `{name}`")));
-            }
-            let value = HeaderValue::from_str(value)
-                .map_err(|_| denied(format!("the value of header `{name}` cannot be sent")))?;
-            headers.append(name, value);
-        }
-        if let Ok(agent) = HeaderValue::from_str(&self.grant.user_agent) {
-            headers.entry(reqwest::header::USER_AGENT).or_insert(agent);
-        }
-        if let Some(credential) = credential {
-            credential.apply(&mut headers);
-        }
-        Ok(headers)
-    }
-
-    fn credential(&self, name: &str, origin: &Origin) -> Result<&Credential, Failure> {
-        let shown = printable(name, 64);
-        let credential = self
-            .grant
-            .credentials
-            .get(name)
-            .ok_or_else(|| denied(format!("there is no credential `{shown}`")))?;
-        if credential.covers(origin) {
-            return Ok(credential);
-        }
-        let bound: Vec<String> = credential
-            .origins()
-            .iter()
-            .map(AllowRule::to_string)
-            .collect();
-        Err(denied(format!(
-            "credential `{shown}` is bound to {}, not to {origin}",
-            bound.join(", ")
-        )))
-    }
-
-    async fn read(&self, mut response: Response) -> Result<HttpResponse, Failure> {
-        let max = self.limits.http_response_bytes;
-        let over = || too_large(format!("the answer has more than {max} bytes"));
-        if response.content_length().is_some_and(|length| length > max) {
-            return Err(over());
-        }
-        let status = response.status().as_u16();
-        let headers = response
-            .headers()
-            .iter()
-            .filter_map(|(name, value)| {
-                Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-            })
-            .collect();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(connection_failure)? {
-            if (body.len() + chunk.len()) as u64 > max {
-                return Err(over());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(HttpResponse {
-            status,
-            headers,
-            body,
-        })
-    }
-
     fn rate(&self) -> std::sync::MutexGuard<'_, Rate> {
         self.rate.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -330,48 +346,6 @@ impl Egress {
             %plugin, %entry,
             "plugin {entry} wanted {wanted}; to allow: allow: [\"{rule}\"]"
         );
-    }
-}
-
-/// Headers that frame or route the request: they are the host's alone.
-pub(super) fn is_forbidden_header(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("proxy-")
-        || matches!(
-            name,
-            "host"
-                | "connection"
-                | "keep-alive"
-                | "te"
-                | "trailer"
-                | "transfer-encoding"
-                | "upgrade"
-                | "content-length"
-                | "expect"
-                | "http2-settings"
-        )
-}
-
-fn parse_url(text: &str) -> Result<Url, Failure> {
-    if text.len() > URL_BYTES_MAX {
-        return Err(too_large("the url".into()));
-    }
-    let mut url = Url::parse(text)
-        .map_err(|error| denied(format!("`{}` is no url: {error}", printable(text, 200))))?;
-    url.set_fragment(None);
-    Ok(url)
-}
-
-fn parse_method(text: &str) -> Result<Method, Failure> {
-    match text.to_ascii_uppercase().as_str() {
-        "GET" => Ok(Method::GET),
-        "HEAD" => Ok(Method::HEAD),
-        "POST" => Ok(Method::POST),
-        "PUT" => Ok(Method::PUT),
-        "PATCH" => Ok(Method::PATCH),
-        "DELETE" => Ok(Method::DELETE),
-        "OPTIONS" => Ok(Method::OPTIONS),
-        _ => Err(denied(format!("method `{}`", printable(text, 32)))),
     }
 }
 
@@ -398,70 +372,6 @@ impl Rate {
         self.full_at = self.full_at.max(now) + self.interval;
         (self.full_at - now).saturating_sub(self.burst)
     }
-}
-
-fn status_failure(response: &HttpResponse, now: jiff::Timestamp) -> Failure {
-    let kind = match response.status {
-        408 | 425 | 429 | 500.. => FailureKind::Transient,
-        401 | 403 => FailureKind::Misconfigured,
-        404 | 410 => FailureKind::NotFound,
-        _ => FailureKind::Permanent,
-    };
-    let start = &response.body[..response.body.len().min(QUOTE_BYTES_MAX)];
-    let quote = printable(&String::from_utf8_lossy(start), QUOTE_BYTES_MAX);
-    let retry_after = response
-        .headers
-        .iter()
-        .find(|(name, _)| name == "retry-after")
-        .and_then(|(_, value)| retry_after(value, now))
-        .filter(|_| kind == FailureKind::Transient);
-    Failure {
-        message: format!("status {}: {quote}", response.status),
-        kind: Some(kind),
-        retry_after,
-    }
-}
-
-/// Seconds or an HTTP date; at most a day, whatever the far side says.
-fn retry_after(value: &str, now: jiff::Timestamp) -> Option<Duration> {
-    let wait = match value.trim().parse::<u32>() {
-        Ok(seconds) => Duration::from_secs(seconds.into()),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
-            Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
-        }
-    };
-    Some(wait.min(Duration::from_secs(24 * 60 * 60)))
-}
-
-fn connection_failure(error: reqwest::Error) -> Failure {
-    let error = error.without_url();
-    let mut causes = Vec::new();
-    let mut source = error.source();
-    let mut tls = false;
-    while let Some(cause) = source {
-        tls |= is_tls(cause);
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
-    let word = match () {
-        () if error.is_timeout() => "timeout",
-        () if tls => "tls",
-        () if error.is_connect() => "connect",
-        () => "protocol",
-    };
-    causes.dedup();
-    let detail = causes.last().cloned().unwrap_or_else(|| error.to_string());
-    transient(word, printable(&detail, QUOTE_BYTES_MAX))
-}
-
-/// An io::Error does not name what it carries as its source, and may carry another one.
-fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let io = error.downcast_ref::<std::io::Error>();
-    error.is::<rustls::Error>()
-        || io
-            .and_then(|io| io.get_ref())
-            .is_some_and(|inner| is_tls(inner))
 }
 
 fn transient(cause: &str, detail: String) -> Failure {

@@ -11,6 +11,7 @@ use weir_model::observation::{FailureKind, JobRef, Page};
 use weir_model::stream::{Endpoint, Frame, Reaction};
 
 use super::Failure;
+use super::egress::{Egress, EventBody, StreamConnection, StreamRequest};
 use super::gauge::Gauge;
 use super::host::HostInner;
 use super::status::{CrashReport, PluginState, PluginStatus};
@@ -207,6 +208,7 @@ pub(super) struct HandleInner {
     pub(super) resume: Arc<Notify>,
     pub(super) status: watch::Receiver<PluginStatus>,
     pub(super) gauge: Arc<Gauge>,
+    pub(super) egress: Arc<Egress>,
     /// The threads live as long as anybody may call.
     pub(super) _host: Arc<HostInner>,
 }
@@ -239,6 +241,17 @@ impl PluginHandle {
     /// Reaches the far side and changes nothing.
     pub async fn check(&self) -> Result<String, CallError> {
         self.call(|reply| Order::Check { reply }).await
+    }
+
+    /// Opens a connection for a websocket, on the caller's thread and through this entry's allow-list: checked, resolved,
+    /// pinned, TLS spoken, credential applied. The handshake over it is the caller's. See `StreamConnection`.
+    pub async fn connect(&self, request: StreamRequest) -> Result<StreamConnection, Failure> {
+        self.inner.egress.connect(request).await
+    }
+
+    /// Opens a stream of server-sent events through this entry's allow-list, with its credential. See `EventBody`.
+    pub async fn open_events(&self, request: StreamRequest) -> Result<EventBody, Failure> {
+        self.inner.egress.open_events(request).await
     }
 
     /// What a source wants connected. Asked anew whenever `status().generation` has changed.

@@ -128,6 +128,7 @@ impl PluginHost {
         let status = Arc::new(status);
         let resume = Arc::new(Notify::new());
         let surroundings = Arc::new(self.surroundings(&spec));
+        let egress = Arc::clone(&surroundings.egress);
         let spec = Arc::new(spec);
         let (linked, linked_rx) = watch::channel(None);
         let (reports, aside_reports) = mpsc::channel(REPORTS_LEN_MAX);
@@ -170,6 +171,7 @@ impl PluginHost {
                 resume,
                 status: status_rx,
                 gauge,
+                egress,
                 _host: Arc::clone(&self.inner),
             }),
         }
@@ -192,15 +194,16 @@ impl PluginHost {
     }
 
     fn surroundings(&self, spec: &PluginSpec) -> Surroundings {
+        let redactor = Redactor::of(&spec.credentials);
         let grant = EgressGrant {
             plugin: spec.plugin.clone(),
             entry: spec.entry.clone(),
             allow: spec.allow.clone(),
             credentials: spec.credentials.clone(),
+            redactor: redactor.clone(),
             user_agent: self.inner.user_agent.clone(),
         };
         let resolver = Arc::clone(&self.inner.resolver);
-        let redactor = Redactor::of(&spec.credentials);
         let gauge = Arc::new(Gauge::new(spec.limits.clone()));
         Surroundings {
             engine: self.inner.engine.clone(),

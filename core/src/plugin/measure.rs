@@ -123,6 +123,7 @@ fn surroundings(engine: &Engine, spec: &PluginSpec) -> Result<Surroundings, Stri
         entry: spec.entry.clone(),
         allow: Vec::new(),
         credentials: BTreeMap::new(),
+        redactor: Redactor::default(),
         user_agent: "weir".into(),
     };
     Ok(Surroundings {

@@ -1,29 +1,11 @@
-//! Plugin entries: what sources and receivers have in common, credentials above all.
+//! Plugin entries: what sources and receivers have in common.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
+use super::credential::credentials;
 use super::decode::{Decoder, Fields, Finding, describe, key_path, listed, shortened};
 use super::diagnostic::did_you_mean;
 use super::origin::{self, OriginError, OriginPattern};
-use super::tree::{Field, Kind, Node};
-use super::{Credential, CredentialKind, Limits, PluginEntry, PluginRef, Secret};
-
-const CREDENTIAL_KINDS: [&str; 3] = ["Bearer", "Basic", "Header"];
-/// In the contract, not in this version.
-const LATER_CREDENTIAL_KINDS: [&str; 4] = ["Url", "StandardWebhooks", "Secret", "Google"];
-/// Headers that the host alone sets.
-const OWN_HEADERS: [&str; 9] = [
-    "host",
-    "connection",
-    "content-length",
-    "transfer-encoding",
-    "upgrade",
-    "te",
-    "trailer",
-    "keep-alive",
-    "proxy-connection",
-];
+use super::tree::{Kind, Node};
+use super::{CredentialKind, Limits, PluginEntry, PluginRef};
 
 /// Takes a plugin entry out of the fields of a source (`plugin`) or a receiver (`handler`).
 pub(super) fn entry(
@@ -49,8 +31,11 @@ pub(super) fn entry(
             Limits::decode(d, node, path, defaults)
         })
         .unwrap_or(defaults);
+    // A secret URL brings its own origin.
+    let is_url = |credential: &super::Credential| credential.kind == CredentialKind::Url;
     let may_connect = allow.as_ref().is_some_and(|allow| !allow.is_empty())
-        || !origin::origins_in(&config).is_empty();
+        || !origin::origins_in(&config).is_empty()
+        || credentials.values().any(is_url);
     if config_is_sound && !fields.has("allow") && !may_connect {
         let finding = Finding::new("this plugin may connect nowhere");
         let help = "put its URL, with http:// or https://, into `config`, or what it may reach into `allow`";
@@ -269,169 +254,4 @@ pub(super) fn origin_pattern(
     };
     d.error(node.offset, path, finding.maybe_help(help));
     None
-}
-
-fn credentials(
-    d: &mut Decoder<'_>,
-    node: &Node,
-    path: &str,
-) -> Option<BTreeMap<String, Credential>> {
-    let entries = d.entries(node, path)?;
-    let mut credentials = BTreeMap::new();
-    for (offset, name, value) in entries {
-        let path = key_path(path, &name);
-        if name.is_empty() || name.len() > 64 {
-            d.error(
-                offset,
-                &path,
-                Finding::new("expected a name of 1 to 64 characters"),
-            );
-        }
-        if let Some(credential) = credential(d, value, &path) {
-            credentials.insert(name, credential);
-        }
-    }
-    Some(credentials)
-}
-
-/// Nothing that stands in a credential is ever repeated in a message: it may be the secret itself.
-fn credential(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Credential> {
-    const EXPECTED: &str =
-        "expected a credential such as Bearer(env: \"MY_TOKEN\", origins: [\"https://...\"])";
-    let (name, fields): (&str, &[Field]) = match &node.kind {
-        Kind::Call { name, fields } => (name, fields),
-        // `Google` alone means `Google()`: the fields that are missing are reported by name.
-        Kind::Word(name) => (name, &[]),
-        _ => {
-            let finding = Finding::new(EXPECTED).help("secrets come only by `env:` or `file:`");
-            d.error(node.offset, path, finding);
-            return None;
-        }
-    };
-    if let Some(finding) = unknown_credential(name) {
-        d.error(node.offset, path, finding);
-        return None;
-    }
-    let mut fields = d.open(node.offset, path, fields);
-    let kind = match name {
-        "Basic" => fields
-            .required(d, "user", secret_text)
-            .map(|user| CredentialKind::Basic { user }),
-        "Header" => fields
-            .required(d, "name", header_name)
-            .map(|name| CredentialKind::Header { name }),
-        _ => Some(CredentialKind::Bearer),
-    };
-    let env = fields.optional(d, "env", variable).map(Secret::Env);
-    let file = fields.optional(d, "file", secret_path).map(Secret::File);
-    if fields.has("env") == fields.has("file") {
-        let message = if fields.has("env") {
-            "give `env` or `file`, not both"
-        } else {
-            "give `env` or `file`"
-        };
-        d.error(
-            node.offset,
-            path,
-            Finding::new(message).help("secrets come only from there"),
-        );
-    }
-    let origins = fields.required(d, "origins", origins);
-    fields.finish(d);
-    Some(Credential {
-        kind: kind?,
-        secret: env.or(file)?,
-        origins: origins?,
-    })
-}
-
-/// What is wrong with a kind of credential that there is not.
-fn unknown_credential(name: &str) -> Option<Finding> {
-    let there_are = || format!("there are {}", listed(&CREDENTIAL_KINDS));
-    if CREDENTIAL_KINDS.contains(&name) {
-        None
-    } else if LATER_CREDENTIAL_KINDS.contains(&name) {
-        Some(
-            Finding::new(format!("{name}(...) is not supported by this version")).help(there_are()),
-        )
-    } else {
-        let help = did_you_mean(name, CREDENTIAL_KINDS).unwrap_or_else(there_are);
-        Some(Finding::new("no such kind of credential").help(help))
-    }
-}
-
-fn origins(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Vec<OriginPattern>> {
-    if matches!(&node.kind, Kind::List(nodes) if nodes.is_empty()) {
-        d.error(
-            node.offset,
-            path,
-            Finding::new("expected at least one origin"),
-        );
-        return None;
-    }
-    let origins = d.list(node, path, origin_pattern)?;
-    for origin in origins
-        .iter()
-        .filter(|origin| !origin.is_secure() && !origin.is_loopback())
-    {
-        let finding = Finding::new(format!("this secret goes to {origin} unencrypted"));
-        d.warning(node.offset, path, finding);
-    }
-    Some(origins)
-}
-
-fn secret_text(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<String> {
-    match &node.kind {
-        Kind::Text(text) if !text.is_empty() => Some(text.clone()),
-        _ => {
-            d.error(
-                node.offset,
-                path,
-                Finding::new("expected a string in quotes"),
-            );
-            None
-        }
-    }
-}
-
-fn variable(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<String> {
-    let text = secret_text(d, node, path)?;
-    let is_name = text.len() <= 128
-        && !text.starts_with(|c: char| c.is_ascii_digit())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if !is_name {
-        let finding =
-            Finding::new("expected the name of an environment variable such as \"MY_TOKEN\"");
-        d.error(
-            node.offset,
-            path,
-            finding.help("the secret itself does not belong here"),
-        );
-    }
-    is_name.then_some(text)
-}
-
-fn secret_path(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PathBuf> {
-    secret_text(d, node, path)?;
-    d.path(node, path)
-}
-
-fn header_name(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<String> {
-    let name = secret_text(d, node, path)?.to_ascii_lowercase();
-    let is_token = name.len() <= 128
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
-    if !is_token || OWN_HEADERS.contains(&name.as_str()) {
-        let expected = if is_token {
-            "this header is set by weir alone"
-        } else {
-            "expected the name of a header such as \"X-Api-Key\""
-        };
-        d.error(node.offset, path, Finding::new(expected));
-        return None;
-    }
-    Some(name)
 }

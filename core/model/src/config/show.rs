@@ -11,8 +11,8 @@ use super::plugin::looks_secret;
 use super::sections::LOG_LEVELS;
 use super::values::{show_duration, show_size};
 use super::{
-    Alerts, Config, Credential, CredentialKind, Durability, LogFormat, PluginEntry, PluginRef,
-    Rate, Secret, SourceConfig,
+    Alerts, Config, Credential, CredentialKind, Durability, Google, GoogleEndpoints, LogFormat,
+    PluginEntry, PluginRef, Rate, Secret, SourceConfig,
 };
 use crate::alert::route::Route;
 use crate::alert::rule::{REPEAT_INTERVAL, Rule, When};
@@ -347,20 +347,48 @@ fn entry(field: &'static str, entry: &PluginEntry) -> Vec<(&'static str, Shown)>
 
 /// Where a secret is read from is no secret.
 fn credential(credential: &Credential) -> Shown {
-    let secret = match &credential.secret {
+    let secret = credential.secret.as_ref().map(|secret| match secret {
         Secret::Env(variable) => ("env", text(variable)),
         Secret::File(path) => ("file", text(&path.display())),
+    });
+    let origins = &credential.origins;
+    let origins = (!origins.is_empty()).then(|| ("origins", list(origins, text)));
+    let (name, first, last) = match &credential.kind {
+        CredentialKind::Bearer => ("Bearer", None, vec![]),
+        CredentialKind::Basic { user } => ("Basic", Some(("user", text(user))), vec![]),
+        CredentialKind::Header { name } => ("Header", Some(("name", text(name))), vec![]),
+        CredentialKind::Url => ("Url", None, vec![]),
+        CredentialKind::StandardWebhooks => ("StandardWebhooks", None, vec![]),
+        CredentialKind::Secret => ("Secret", None, vec![]),
+        CredentialKind::Google(options) => ("Google", None, google(options)),
     };
-    let origins = ("origins", list(&credential.origins, text));
-    match &credential.kind {
-        CredentialKind::Bearer => Shown::Call("Bearer", vec![secret, origins]),
-        CredentialKind::Basic { user } => {
-            Shown::Call("Basic", vec![("user", text(user)), secret, origins])
-        }
-        CredentialKind::Header { name } => {
-            Shown::Call("Header", vec![("name", text(name)), secret, origins])
-        }
-    }
+    let fields = first.into_iter().chain(secret).chain(origins).chain(last);
+    Shown::Call(name, fields.collect())
+}
+
+fn google(google: &Google) -> Vec<(&'static str, Shown)> {
+    let GoogleEndpoints {
+        token,
+        sts,
+        iamcredentials,
+        metadata,
+    } = &google.endpoints;
+    let url = |url: &Option<Url>| url.as_ref().map(|url| text(&masked_query(url.as_str())));
+    let endpoints = given(vec![
+        ("token", url(token)),
+        ("sts", url(sts)),
+        ("iamcredentials", url(iamcredentials)),
+        ("metadata", url(metadata)),
+    ]);
+    given(vec![
+        ("scopes", Some(list(&google.scopes, text))),
+        ("self_signed", Some(plain(google.self_signed))),
+        ("quota_project", google.quota_project.as_ref().map(text)),
+        (
+            "endpoints",
+            (!endpoints.is_empty()).then(|| Shown::Fields(endpoints)),
+        ),
+    ])
 }
 
 /// Values under a key that names a secret, and what a URL carries behind its path.

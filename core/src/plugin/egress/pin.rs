@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::Client;
@@ -12,7 +12,10 @@ use reqwest::dns::{Addrs, Name, Resolving};
 use url::Host;
 
 use super::rule::{HttpScheme, Origin};
-use super::{Failure, transient};
+use super::{Failure, tls, transient};
+
+/// Origins whose clients, and so their idle connections, are kept; the one unused for longest makes room.
+const CLIENTS_MAX: usize = 16;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -34,53 +37,73 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// One client for http and one for https, each made when first needed: reading the system's root certificates costs time
-/// and memory, and fails where there are none, which must not stop an http source.
+/// One client per origin, since requests of one entry run side by side (a poll, a cancel, a token): were a client shared,
+/// the addresses that a wide rule found at one port could serve a narrow rule at another.
 pub(super) struct Clients {
-    pin: PinnedResolver,
     connect_timeout: Duration,
-    http: OnceLock<Client>,
-    https: OnceLock<Client>,
+    kept: Mutex<Vec<Kept>>,
+}
+
+struct Kept {
+    origin: Origin,
+    client: Client,
+    pin: PinnedResolver,
 }
 
 impl Clients {
     pub(super) fn new(connect_timeout: Duration) -> Clients {
         Clients {
-            pin: PinnedResolver::default(),
             connect_timeout,
-            http: OnceLock::new(),
-            https: OnceLock::new(),
+            kept: Mutex::default(),
         }
     }
 
     /// A client that reaches `origin` at `addresses` and no other place.
-    ///
-    /// One pin at a time is enough: a guest blocks in its request, so an entry has one under way.
     pub(super) fn pinned(
         &self,
         origin: &Origin,
         addresses: Vec<SocketAddr>,
-    ) -> Result<&Client, Failure> {
-        if let Host::Domain(name) = origin.host() {
-            self.pin.set(name.clone(), addresses);
-        }
-        let (cell, scheme) = match origin.scheme() {
-            HttpScheme::Http => (&self.http, HttpScheme::Http),
-            HttpScheme::Https => (&self.https, HttpScheme::Https),
+    ) -> Result<Client, Failure> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().position(|kept| kept.origin == *origin);
+        let found = match found {
+            Some(at) => kept.remove(at),
+            None => {
+                let pin = PinnedResolver::default();
+                Kept {
+                    client: self.build(origin, &pin)?,
+                    origin: origin.clone(),
+                    pin,
+                }
+            }
         };
-        if let Some(client) = cell.get() {
-            return Ok(client);
+        found.pin.set(origin, addresses);
+        let client = found.client.clone();
+        if kept.len() >= CLIENTS_MAX {
+            kept.remove(0);
         }
-        let client = self.build(scheme).map_err(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            transient("tls", cause.unwrap_or_else(|| error.to_string()))
-        })?;
-        Ok(cell.get_or_init(|| client))
+        kept.push(found);
+        Ok(client)
     }
 
-    fn build(&self, scheme: HttpScheme) -> reqwest::Result<Client> {
-        install_crypto();
-        let builder = Client::builder()
+    /// As `pinned`, with connections that nobody shares: for an answer that lasts, read on another thread.
+    pub(super) fn unshared(
+        &self,
+        origin: &Origin,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<Client, Failure> {
+        let pin = PinnedResolver::default();
+        pin.set(origin, addresses);
+        self.build(origin, &pin)
+    }
+
+    fn build(&self, origin: &Origin, pin: &PinnedResolver) -> Result<Client, Failure> {
+        tls::install_crypto();
+        let (config, https_only) = match origin.scheme() {
+            HttpScheme::Https => (tls::verifying()?.as_ref().clone(), true),
+            HttpScheme::Http => (tls::trusting_nobody()?, false),
+        };
+        Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -88,34 +111,15 @@ impl Clients {
             .connect_timeout(self.connect_timeout)
             .pool_max_idle_per_host(2)
             .pool_idle_timeout(Duration::from_secs(60))
-            .dns_resolver(self.pin.clone());
-        match scheme {
-            HttpScheme::Https => builder.https_only(true).build(),
-            HttpScheme::Http => {
-                let provider = Arc::new(rustls::crypto::ring::default_provider());
-                let no_roots = rustls::ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()
-                    .map(|config| {
-                        config
-                            .with_root_certificates(rustls::RootCertStore::empty())
-                            .with_no_client_auth()
-                    });
-                match no_roots {
-                    Ok(tls) => builder.tls_backend_preconfigured(tls).build(),
-                    Err(_) => builder.build(),
-                }
-            }
-        }
+            .tls_backend_preconfigured(config)
+            .https_only(https_only)
+            .dns_resolver(pin.clone())
+            .build()
+            .map_err(|error| {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                transient("tls", cause.unwrap_or_else(|| error.to_string()))
+            })
     }
-}
-
-/// rustls wants one provider a process, and reqwest panics without; one that the embedding program chose stays.
-fn install_crypto() {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        // An error means that one is there.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }
 
 /// Answers the pinned name with the pinned addresses, and every other name with an error.
@@ -126,8 +130,12 @@ struct PinnedResolver(Arc<Mutex<Option<Pinned>>>);
 type Pinned = (String, Vec<SocketAddr>);
 
 impl PinnedResolver {
-    fn set(&self, name: String, addresses: Vec<SocketAddr>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, addresses));
+    /// The client asks for names only; an address in the URL is connected to as it stands.
+    fn set(&self, origin: &Origin, addresses: Vec<SocketAddr>) {
+        if let Host::Domain(name) = origin.host() {
+            let pinned = Some((name.clone(), addresses));
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = pinned;
+        }
     }
 }
 

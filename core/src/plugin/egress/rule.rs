@@ -147,6 +147,14 @@ impl AllowRule {
         Ok(AllowRule { origin, wildcard })
     }
 
+    /// This origin and no other.
+    pub(in crate::plugin) fn exactly(origin: Origin) -> AllowRule {
+        AllowRule {
+            origin,
+            wildcard: false,
+        }
+    }
+
     /// The origins of every absolute http(s) URL within `config`: what `allow` is when it is left out.
     pub fn from_config(config: &serde_json::Value) -> Vec<AllowRule> {
         let mut rules = Vec::new();

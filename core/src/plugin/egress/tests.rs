@@ -1,5 +1,9 @@
 //! One test per way around the allow-list.
 
+mod google;
+mod secrets;
+mod streams;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -8,6 +12,9 @@ use std::pin::Pin;
 use std::sync::mpsc;
 
 use super::rule::Reach;
+use url::Url;
+
+use super::answer::status_failure;
 use super::*;
 use crate::plugin::credential::{Scheme, Secret};
 
@@ -45,6 +52,7 @@ fn egress_with(allow: &[&str], resolver: Arc<dyn Resolve>, limits: &Limits) -> E
             .map(|rule| AllowRule::parse(rule).unwrap())
             .collect(),
         credentials: BTreeMap::new(),
+        redactor: Redactor::default(),
         user_agent: "weir/test".into(),
     };
     Egress::new(grant, limits, resolver)
@@ -72,7 +80,7 @@ fn server(answer: &str) -> (u16, mpsc::Receiver<String>) {
         while let Ok((mut stream, _)) = listener.accept() {
             let mut request = Vec::new();
             let mut buffer = [0; 4096];
-            while !request.windows(4).any(|four| four == b"\r\n\r\n") {
+            while !is_whole(&request) {
                 match stream.read(&mut buffer) {
                     Ok(n) if n > 0 => request.extend_from_slice(&buffer[..n]),
                     _ => break,
@@ -90,11 +98,24 @@ fn server(answer: &str) -> (u16, mpsc::Receiver<String>) {
     (port, rx)
 }
 
+/// Head and announced body have arrived.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, _)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let announced = head.lines().find_map(|line| {
+        let line = line.to_ascii_lowercase();
+        line.strip_prefix("content-length: ")?.parse::<usize>().ok()
+    });
+    request.len() >= head.len() + 4 + announced.unwrap_or(0)
+}
+
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
 fn granted(allow: &[&str], url: &str) -> bool {
     let origin = Url::parse(url).map(|url| Origin::of(&url));
-    matches!(origin, Ok(Ok(origin)) if egress(allow).granted(&origin).is_ok())
+    matches!(origin, Ok(Ok(origin)) if egress(allow).granted_with(&origin, &[]).is_ok())
 }
 
 #[test]
@@ -346,7 +367,7 @@ async fn forbidden_addresses_are_dropped_and_the_rest_is_pinned() {
     let origin = Origin::of(&Url::parse("https://a.example.com/").unwrap()).unwrap();
     for (rule, found, expected) in table {
         let egress = egress_with(&[rule], Scripted::new(&[found]), &Limits::default());
-        let granted = egress.granted(&origin).unwrap();
+        let granted = egress.granted_with(&origin, &[]).unwrap();
         let open: Vec<String> = match egress.resolve(&origin, granted).await {
             Ok(open) => open
                 .iter()
@@ -363,7 +384,7 @@ async fn special_addresses_are_reached_only_as_the_literal_that_the_operator_wro
     let metadata = "http://169.254.169.254";
     let origin = Origin::of(&Url::parse(metadata).unwrap()).unwrap();
     let literal = egress(&[metadata]);
-    let granted = literal.granted(&origin).unwrap();
+    let granted = literal.granted_with(&origin, &[]).unwrap();
     assert!(literal.resolve(&origin, granted).await.is_ok());
     for url in ["http://metadata.google.internal/", "http://a.example.com/"] {
         let rule = url.trim_end_matches('/');
@@ -683,7 +704,7 @@ fn a_status_says_what_to_do_about_it() {
             headers: retry_after.map(header).into_iter().collect(),
             body: "<h1>no\u{1b}</h1>".into(),
         };
-        status_failure(&response, now)
+        status_failure(&response, now, str::to_owned)
     };
     for (statuses, kind) in [
         (&[408, 425, 429, 500, 503][..], FailureKind::Transient),
@@ -751,13 +772,14 @@ mod capture {
         }
     }
 
-    /// What `future` logs.
+    /// What `future` logs, of every level.
     pub(super) async fn lines(future: impl Future<Output = ()>) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .with_ansi(false)
+            .with_max_level(tracing::Level::TRACE)
             .finish();
         future.with_subscriber(subscriber).await;
         let bytes = lines.0.lock().unwrap().clone();

@@ -10,6 +10,7 @@ use super::super::contract::bindings::exports::weir::plugin::lifecycle;
 use super::super::convert;
 use super::super::gauge::Mark;
 use super::super::limits::Limits;
+use super::super::scrub;
 use super::super::status::{CrashReport, Manifest};
 use super::super::text::printable;
 use super::{Call, CallResult, Instance, missing};
@@ -98,7 +99,10 @@ impl Instance {
             })
             .await?;
         Ok(match result {
-            Ok(page) => convert::page(page, &self.surroundings.gauge),
+            Ok(page) => convert::page(page, &self.surroundings.gauge).map(|mut checked| {
+                scrub::page(self.surroundings.log.redactor(), &mut checked.page);
+                checked
+            }),
             Err(failure) => Err(self.failure(failure)),
         })
     }
@@ -108,7 +112,7 @@ impl Instance {
         notification: &Notification,
         prior: Option<&str>,
     ) -> CallResult<Option<String>> {
-        let notification = convert::notification_to_guest(notification);
+        let notification = convert::notification_to_guest(&scrub::notification(notification));
         let call = Call::of("deliver", self.limits());
         let result = self
             .guarded(call, async |store, exports| {
@@ -116,7 +120,12 @@ impl Instance {
                 alerts.call_deliver(store, &notification, prior).await
             })
             .await?;
-        Ok(result.map_err(|failure| self.failure(failure)))
+        Ok(result
+            .map(|mut receipt| {
+                scrub::optional(self.surroundings.log.redactor(), &mut receipt);
+                receipt
+            })
+            .map_err(|failure| self.failure(failure)))
     }
 
     pub(in crate::plugin) async fn endpoints(&mut self) -> CallResult<Vec<Endpoint>> {
@@ -150,7 +159,13 @@ impl Instance {
             })
             .await?;
         Ok(match result {
-            Ok(reaction) => convert::reaction(reaction, &self.surroundings.gauge),
+            Ok(reaction) => {
+                convert::reaction(reaction, &self.surroundings.gauge).map(|mut checked| {
+                    let found = &mut checked.reaction.observations;
+                    scrub::observations(self.surroundings.log.redactor(), found);
+                    checked
+                })
+            }
             Err(failure) => Err(self.failure(failure)),
         })
     }
@@ -181,7 +196,15 @@ impl Instance {
             })
             .await?;
         Ok(match result {
-            Ok(submission) => convert::submission(submission, &self.surroundings.gauge),
+            Ok(submission) => {
+                convert::submission(submission, &self.surroundings.gauge).map(|mut answer| {
+                    self.surroundings
+                        .log
+                        .redactor()
+                        .clean_answer(&mut answer.body);
+                    answer
+                })
+            }
             Err(failure) => Err(self.failure(failure)),
         })
     }
@@ -200,7 +223,15 @@ impl Instance {
             })
             .await?;
         Ok(match result {
-            Ok(submission) => convert::submission(submission, &self.surroundings.gauge),
+            Ok(submission) => {
+                convert::submission(submission, &self.surroundings.gauge).map(|mut answer| {
+                    self.surroundings
+                        .log
+                        .redactor()
+                        .clean_answer(&mut answer.body);
+                    answer
+                })
+            }
             Err(failure) => Err(self.failure(failure)),
         })
     }
