@@ -1,7 +1,7 @@
 //! Requests to one ComfyUI server, and what is wrong with an answer.
 
 use serde::de::DeserializeOwned;
-use weir_sdk::{Failure, FailureKind, Far, Request, failure, text};
+use weir_sdk::{Failure, FailureKind, Far, Request, Response, failure, text};
 
 use crate::config::Config;
 use crate::lenient;
@@ -64,19 +64,39 @@ impl<'a, F: Far> Client<'a, F> {
 
     /// The body of a `200`.
     pub fn get(&self, path: &str) -> Result<Vec<u8>, Trouble> {
+        self.expect_ok("GET", path, self.send("GET", path, None)?)
+    }
+
+    /// Asks for a change; the body of a `200`.
+    pub fn post(&self, path: &str, body: String) -> Result<Vec<u8>, Trouble> {
+        let body = Some(("application/json", body.into_bytes()));
+        self.expect_ok("POST", path, self.send("POST", path, body)?)
+    }
+
+    /// Any answer. `body`: its type and itself.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, Vec<u8>)>,
+    ) -> Result<Response, Trouble> {
         let mut headers = vec![("accept".to_owned(), "application/json".to_owned())];
         headers.extend(self.config.headers.iter().cloned());
+        let body = body.map(|(content_type, body)| {
+            headers.push(("content-type".to_owned(), content_type.to_owned()));
+            body
+        });
         let request = Request {
-            method: "GET".to_owned(),
+            method: method.to_owned(),
             url: format!("{}{path}", self.config.base),
             headers,
-            body: None,
+            body,
             credential: self.config.credential.clone(),
             timeout_ms: None,
         };
-        let response = self.far.send(request).map_err(|failure| {
+        self.far.send(request).map_err(|failure| {
             let failure = Failure {
-                message: format!("GET {path}: {}", failure.message),
+                message: format!("{method} {path}: {}", failure.message),
                 ..failure
             };
             if failure.message.contains("too-large") {
@@ -84,7 +104,10 @@ impl<'a, F: Far> Client<'a, F> {
             } else {
                 Trouble::NoAnswer(failure)
             }
-        })?;
+        })
+    }
+
+    fn expect_ok(&self, method: &str, path: &str, response: Response) -> Result<Vec<u8>, Trouble> {
         if response.status == 200 {
             return Ok(response.body);
         }
@@ -94,7 +117,7 @@ impl<'a, F: Far> Client<'a, F> {
             _ => "",
         };
         let message = format!(
-            "GET {path} answered {}{hint}{}",
+            "{method} {path} answered {}{hint}{}",
             response.status,
             excerpt(&response.body)
         );

@@ -10,6 +10,8 @@ pub const CONFIG_SCHEMA: &str = r#"{
   "properties": {
     "url": {"type": "string", "description": "The server, with a path prefix where a proxy has one: http://127.0.0.1:8188"},
     "workflow": {"type": "string", "description": "Workflow of prompts that name none; else the source's own name"},
+    "stream": {"type": "boolean", "default": true, "description": "Listen to the server's WebSocket: news at once, and progress of prompts that have no client id or weir's own"},
+    "logs": {"type": "boolean", "default": false, "description": "Offer the server's terminal, through an address that ComfyUI calls internal"},
     "history": {"type": "integer", "minimum": 0, "maximum": 500, "default": 100, "description": "How many finished prompts to import at first contact"},
     "headers": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Headers put on every request"},
     "credential": {"type": "string", "description": "Name of a credential of this source, for a proxy that asks for one"}
@@ -27,6 +29,8 @@ struct RawConfig {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     credential: Option<String>,
+    stream: Option<bool>,
+    logs: Option<bool>,
 }
 
 /// A configuration that was checked.
@@ -39,6 +43,10 @@ pub struct Config {
     pub history: usize,
     pub headers: Vec<(String, String)>,
     pub credential: Option<String>,
+    /// Listen to the WebSocket.
+    pub stream: bool,
+    /// Offer the terminal.
+    pub logs: bool,
 }
 
 impl Config {
@@ -77,6 +85,8 @@ impl Config {
             history,
             headers: raw.headers.into_iter().collect(),
             credential: raw.credential,
+            stream: raw.stream.unwrap_or(true),
+            logs: raw.logs.unwrap_or(false),
         })
     }
 }

@@ -92,9 +92,9 @@ pub fn steps(
     reports: &Reports<'_>,
     outcome: Outcome<'_>,
 ) -> Vec<Step> {
-    let by_id: HashMap<&str, &Node> = nodes.iter().map(|(id, node)| (id.as_str(), node)).collect();
-    let shown = needed(&by_id, outputs, &HashSet::new());
-    let needed = needed(&by_id, outputs, &reports.cached);
+    let by_id = index(nodes);
+    let shown = needed(&by_id, outputs, &|_| false);
+    let needed = needed(&by_id, outputs, &|id| reports.cached.contains(id));
     let culprit = match outcome {
         Outcome::Failed { node, .. } | Outcome::Interrupted { node } => {
             node.map(|node| real_node(&by_id, node))
@@ -128,20 +128,101 @@ pub fn steps(
         .collect()
 }
 
+/// What is known of one node while its prompt runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mark {
+    /// Its output was there before the prompt began.
+    Cached,
+    /// Done and total, in the node's own units.
+    Running(f64, f64),
+    Finished,
+}
+
+/// The nodes of a running prompt, each with its mark, and their links.
+#[derive(Debug)]
+pub struct Standing<'a> {
+    nodes: &'a [(String, Node)],
+    by_id: HashMap<&'a str, &'a Node>,
+    /// What the outputs need at all.
+    shown: HashSet<&'a str>,
+    /// What the outputs still need: nothing behind a cached or finished node.
+    needed: HashSet<&'a str>,
+}
+
+impl<'a> Standing<'a> {
+    pub fn new(
+        nodes: &'a [(String, Node)],
+        outputs: &'a [String],
+        mark: &dyn Fn(&str) -> Option<Mark>,
+    ) -> Standing<'a> {
+        let by_id = index(nodes);
+        let is_behind = |id: &str| matches!(mark(id), Some(Mark::Cached | Mark::Finished));
+        Standing {
+            shown: needed(&by_id, outputs, &|_| false),
+            needed: needed(&by_id, outputs, &is_behind),
+            nodes,
+            by_id,
+        }
+    }
+
+    /// A node that ran keeps its state. One that did not run and that nothing unfinished needs will not run any more: it
+    /// was cached, or a lazy input that nobody asked for.
+    fn state(&self, id: &str, mark: Option<Mark>) -> StepState {
+        match mark {
+            Some(Mark::Cached) => StepState::Skipped,
+            Some(Mark::Running(..)) => StepState::Running,
+            Some(Mark::Finished) => StepState::Completed,
+            None if self.needed.contains(id) => StepState::Pending,
+            None => StepState::Skipped,
+        }
+    }
+
+    pub fn steps(&self, mark: &dyn Fn(&str) -> Option<Mark>) -> Vec<Step> {
+        let shown = self.nodes.iter();
+        shown
+            .filter(|(id, _)| self.shown.contains(id.as_str()))
+            .take(STEPS_MAX)
+            .map(|(id, node)| {
+                let mark = mark(id);
+                let (done, total) = match mark {
+                    Some(Mark::Running(done, total)) if total > 0.0 => (Some(done), Some(total)),
+                    _ => (None, None),
+                };
+                Step {
+                    done,
+                    total,
+                    ..step(id, node, self.state(id, mark), None)
+                }
+            })
+            .collect()
+    }
+
+    /// The name under which a node is shown.
+    pub fn name(&self, id: &str) -> String {
+        self.by_id
+            .get(id)
+            .map_or_else(|| text::line(id, NAME_MAX), |node| name(id, node))
+    }
+
+    /// Whether everything that a node is fed with is settled.
+    pub fn is_fed(&self, id: &str, mark: &dyn Fn(&str) -> Option<Mark>) -> bool {
+        let Some(node) = self.by_id.get(id) else {
+            return true;
+        };
+        node.links()
+            .filter(|from| self.by_id.contains_key(from))
+            .all(|from| matches!(mark(from), Some(Mark::Cached | Mark::Finished)))
+    }
+}
+
+fn index(nodes: &[(String, Node)]) -> HashMap<&str, &Node> {
+    nodes.iter().map(|(id, node)| (id.as_str(), node)).collect()
+}
+
 fn step(id: &str, node: &Node, state: StepState, error: Option<String>) -> Step {
-    let title = node
-        .meta
-        .0
-        .as_ref()
-        .and_then(|meta| meta.title.0.as_deref());
-    let name = [title, node.class_type.0.as_deref()]
-        .into_iter()
-        .flatten()
-        .map(|name| text::line(name, NAME_MAX))
-        .find(|name| !name.is_empty());
     Step {
         id: id.to_owned(),
-        name: name.unwrap_or_else(|| text::line(id, NAME_MAX)),
+        name: name(id, node),
         state,
         started: None,
         finished: None,
@@ -151,26 +232,40 @@ fn step(id: &str, node: &Node, state: StepState, error: Option<String>) -> Step 
     }
 }
 
-/// Walks back from the outputs over the links and stops at cached nodes, as ComfyUI's execution list does.
+/// Its title, else its class, else its id.
+fn name(id: &str, node: &Node) -> String {
+    let title = node.meta.0.as_ref();
+    let title = title.and_then(|meta| meta.title.0.as_deref());
+    let names = [title, node.class_type.0.as_deref()];
+    let names = names.into_iter().flatten();
+    names
+        .map(|name| text::line(name, NAME_MAX))
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(|| text::line(id, NAME_MAX))
+}
+
+impl Node {
+    /// The nodes it is fed from.
+    fn links(&self) -> impl Iterator<Item = &str> {
+        let inputs = self.inputs.0.iter().flat_map(|inputs| &inputs.0);
+        inputs.map(|(_, Link(node))| node.as_str())
+    }
+}
+
+/// Walks back from the outputs over the links and stops where `is_behind`, as ComfyUI's execution list does at cached
+/// nodes.
 fn needed<'a>(
     nodes: &HashMap<&'a str, &'a Node>,
     outputs: &'a [String],
-    cached: &HashSet<&str>,
+    is_behind: &dyn Fn(&str) -> bool,
 ) -> HashSet<&'a str> {
     let mut found = HashSet::new();
     let mut todo: Vec<&str> = outputs.iter().map(String::as_str).collect();
     while let Some(id) = todo.pop() {
         let Some(node) = nodes.get(id) else { continue };
-        if !found.insert(id) || cached.contains(id) {
-            continue;
+        if found.insert(id) && !is_behind(id) {
+            todo.extend(node.links());
         }
-        todo.extend(
-            node.inputs
-                .0
-                .iter()
-                .flat_map(|inputs| &inputs.0)
-                .map(|(_, Link(node))| node.as_str()),
-        );
     }
     found
 }

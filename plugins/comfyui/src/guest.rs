@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use weir_sdk::bindings::weir::plugin::types::JobRef;
 use weir_sdk::{Failure, Host, failure};
 
-use crate::bindings::exports::weir::plugin::{jobs, lifecycle};
+use crate::bindings::exports::weir::plugin::{control, jobs, lifecycle, logs, streams};
 use crate::config::{CONFIG_SCHEMA, Config};
 use crate::source::Source;
 
@@ -33,7 +33,7 @@ impl lifecycle::Guest for Plugin {
 
     fn open(context: lifecycle::Context) -> Result<(), Failure> {
         weir_sdk::install_panic_hook();
-        let source = Source::new(Config::parse(&context.config)?);
+        let source = Source::new(Config::parse(&context.config)?, context.uuid);
         SOURCE.with_borrow_mut(|slot| *slot = Some(source));
         Ok(())
     }
@@ -46,6 +46,47 @@ impl lifecycle::Guest for Plugin {
 impl jobs::Guest for Plugin {
     fn poll(cursor: Option<String>, open: Vec<JobRef>) -> Result<jobs::Page, Failure> {
         with_source(|source| source.poll(&Host, cursor.as_deref(), &open))
+    }
+}
+
+impl streams::Guest for Plugin {
+    fn endpoints() -> Result<Vec<streams::Endpoint>, Failure> {
+        with_source(|source| Ok(source.endpoints()))
+    }
+
+    fn on_frames(
+        _endpoint: String,
+        frames: Vec<streams::Frame>,
+    ) -> Result<streams::Reaction, Failure> {
+        with_source(|source| source.on_frames(&Host, frames))
+    }
+}
+
+impl control::Guest for Plugin {
+    fn cancel(job: JobRef) -> Result<(), Failure> {
+        with_source(|source| source.cancel(&Host, &job))
+    }
+
+    fn retry(key: String, job: JobRef) -> Result<control::Submission, Failure> {
+        with_source(|source| source.retry(&Host, &key, &job))
+    }
+
+    fn submit(
+        key: String,
+        content_type: String,
+        body: Vec<u8>,
+    ) -> Result<control::Submission, Failure> {
+        with_source(|source| source.submit(&Host, &key, &content_type, body))
+    }
+}
+
+impl logs::Guest for Plugin {
+    fn read(
+        _job: JobRef,
+        direction: logs::Direction,
+        cursor: Option<String>,
+    ) -> Result<logs::LogPage, Failure> {
+        with_source(|source| source.read_logs(&Host, direction, cursor.as_deref()))
     }
 }
 

@@ -66,7 +66,7 @@ fn run(number: Option<f64>, create_time: Option<f64>) -> Option<String> {
 }
 
 /// `40`, and `1.5` where a client chose so.
-fn plain(number: f64) -> String {
+pub fn plain(number: f64) -> String {
     number.to_string()
 }
 

@@ -6,15 +6,20 @@
 
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod cursor;
+pub mod frame;
 pub mod graph;
 pub mod job;
 pub mod lenient;
+pub mod live;
+pub mod logs;
 pub mod round;
 pub mod source;
+pub mod stream;
 pub mod wire;
 
-/// Generated from `wit/plugin.wit`, world `job-source`.
+/// Generated from `wit/plugin.wit`, world `full-job-source`.
 pub mod bindings {
     #![expect(
         missing_docs,
@@ -22,7 +27,7 @@ pub mod bindings {
     )]
     wit_bindgen::generate!({
         path: "../../wit",
-        world: "job-source",
+        world: "full-job-source",
         with: {
             "weir:plugin/types@0.1.0": weir_sdk::bindings::weir::plugin::types,
             "weir:plugin/host@0.1.0": weir_sdk::bindings::weir::plugin::host,

@@ -32,14 +32,17 @@ pub struct Memory {
     /// Finished jobs that the list showed and the history did not yet.
     pub unexplained: HashMap<Key, Listed>,
     pub queue: round::queue::Memory,
+    pub stream: crate::stream::Memory,
     /// Pages since a round began.
     pages: u32,
 }
 
 #[derive(Debug)]
 pub struct Source {
-    config: Config,
-    memory: Memory,
+    pub(crate) config: Config,
+    /// The source's own, the same in every instance: the client id of its socket and of what is submitted through it.
+    pub(crate) uuid: String,
+    pub(crate) memory: Memory,
 }
 
 /// What one call found.
@@ -62,9 +65,10 @@ pub struct Context<'a, F> {
 }
 
 impl Source {
-    pub fn new(config: Config) -> Source {
+    pub fn new(config: Config, uuid: String) -> Source {
         Source {
             config,
+            uuid,
             memory: Memory::default(),
         }
     }
@@ -177,7 +181,7 @@ fn round<F: Far>(context: &mut Context<'_, F>, probing: bool) -> Result<Found, F
     Ok(attempt?)
 }
 
-fn version(stats: &SystemStats) -> Option<String> {
+pub(crate) fn version(stats: &SystemStats) -> Option<String> {
     let version = stats.system.comfyui_version.0.as_deref()?;
     Some(text::line(version, VERSION_MAX)).filter(|version| !version.is_empty())
 }

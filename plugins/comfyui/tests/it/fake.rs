@@ -21,6 +21,12 @@ pub(crate) struct Fake {
     /// Instead of every real answer.
     pub(crate) instead: RefCell<Option<Answer>>,
     pub(crate) requests: RefCell<Vec<String>>,
+    /// Changes are asked for; else one is an error of the test.
+    pub(crate) is_controlled: Cell<bool>,
+    /// Path and body of every POST.
+    pub(crate) posts: RefCell<Vec<(String, Vec<u8>)>>,
+    /// What it says of itself; empty = nothing.
+    pub(crate) version: RefCell<String>,
     pub(crate) log: RefCell<Vec<String>>,
 }
 
@@ -28,6 +34,7 @@ impl Fake {
     pub(crate) fn new(has_jobs: bool) -> Fake {
         Fake {
             has_jobs,
+            version: RefCell::new(if has_jobs { "0.33.0" } else { "0.3.64" }.to_owned()),
             limit: Cell::new(64 << 20),
             now: Cell::new(1_800_000_000_000),
             ..Fake::default()
@@ -93,7 +100,8 @@ impl Fake {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         Some(match path {
             "/system_stats" => {
-                json!({"system": {"comfyui_version": if self.has_jobs { "0.33.0" } else { "0.3.64" }}})
+                let version = self.version.borrow().clone();
+                json!({"system": {"comfyui_version": (!version.is_empty()).then_some(version)}})
             }
             "/queue" => {
                 json!({"queue_running": *self.running.borrow(), "queue_pending": *self.pending.borrow()})
@@ -111,11 +119,64 @@ impl Fake {
                 self.entries(|index, _| index >= skip)
             }
             "/api/jobs" if self.has_jobs => self.listed(query),
+            _ if path.starts_with("/api/jobs/") => {
+                let id = path.strip_prefix("/api/jobs/").filter(|_| self.has_jobs)?;
+                let listed = self.listed("");
+                let mut jobs = listed["jobs"].as_array().unwrap().iter();
+                jobs.find(|job| job["id"] == id)?.clone()
+            }
             _ => {
                 let id = path.strip_prefix("/history/")?;
                 self.entries(|_, item| item[1] == id)
             }
         })
+    }
+
+    /// What ComfyUI does, as far as the recordings show it.
+    fn change(&self, path: &str, body: Vec<u8>) -> (u16, String) {
+        assert!(self.is_controlled.get(), "a monitor changes nothing");
+        self.posts
+            .borrow_mut()
+            .push((path.to_owned(), body.clone()));
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let waits = |id: &Value| {
+            let lists = [&self.running, &self.pending];
+            lists
+                .iter()
+                .any(|list| list.borrow().iter().any(|item| item[1] == *id))
+        };
+        if let Some(id) = path
+            .strip_prefix("/api/jobs/")
+            .and_then(|rest| rest.strip_suffix("/cancel"))
+        {
+            if !self.has_jobs {
+                return (405, "405: Method Not Allowed".to_owned());
+            }
+            let cancelled = waits(&json!(id));
+            self.pending.borrow_mut().retain(|item| item[1] != id);
+            return (200, json!({"cancelled": cancelled}).to_string());
+        }
+        if path == "/prompt" {
+            if !body["prompt"].is_object() {
+                return (
+                    400,
+                    r#"{"error": {"type": "no_prompt"}, "node_errors": {}}"#.to_owned(),
+                );
+            }
+            let id = body["prompt_id"]
+                .as_str()
+                .unwrap_or("made-by-the-server")
+                .to_owned();
+            let mut extra = body["extra_data"].as_object().cloned().unwrap_or_default();
+            extra.insert("create_time".to_owned(), json!(self.now.get()));
+            let item = json!([77, id, body["prompt"], extra, ["2"]]);
+            self.pending.borrow_mut().push(item);
+            return (
+                200,
+                format!("{{\"prompt_id\": \"{id}\", \"number\": 77, \"node_errors\": {{}}}}"),
+            );
+        }
+        (200, String::new())
     }
 }
 
@@ -153,13 +214,27 @@ impl Far for Fake {
     }
 
     fn send(&self, request: Request) -> Result<Response, Failure> {
-        assert_eq!(request.method, "GET", "a monitor changes nothing");
         let path = request.url.strip_prefix("http://comfy:8188").unwrap();
+        if request.method == "POST" {
+            let (status, body) = self.change(path, request.body.unwrap());
+            return Ok(Response {
+                status,
+                headers: vec![(
+                    "Content-Type".to_owned(),
+                    "application/json; charset=utf-8".to_owned(),
+                )],
+                body: body.into_bytes(),
+            });
+        }
+        assert_eq!(request.method, "GET");
         self.requests.borrow_mut().push(path.to_owned());
         let (status, body) = match &*self.instead.borrow() {
             Some(instead) => instead.clone()?,
             None => match self.answer(path) {
                 Some(answer) => (200, answer.to_string().into_bytes()),
+                None if self.has_jobs && path.starts_with("/api/jobs/") => {
+                    (404, br#"{"error": "Job not found"}"#.to_vec())
+                }
                 None => (404, b"404: Not Found".to_vec()),
             },
         };

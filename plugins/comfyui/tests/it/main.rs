@@ -4,6 +4,7 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
+mod control;
 mod fake;
 mod hostile;
 mod large;
@@ -11,3 +12,4 @@ mod oracle;
 mod player;
 mod recordings;
 mod requests;
+mod stream;

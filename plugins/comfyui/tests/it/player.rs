@@ -43,6 +43,10 @@ pub(crate) struct Player {
     pub(crate) cycles: Vec<f64>,
     /// Frames of every connection.
     pub(crate) frames: Vec<Value>,
+    /// The same with time and connection, as they came.
+    pub(crate) wire: Vec<(f64, String, String)>,
+    /// Answer as the server does at once after a frame, which no poll of the recording caught: with what the next one saw.
+    pub(crate) ahead: Cell<bool>,
     answers: HashMap<String, Vec<Recorded>>,
     pub(crate) t: Cell<f64>,
     pub(crate) requests: RefCell<Vec<String>>,
@@ -91,6 +95,8 @@ impl Player {
             t0: lines[0]["wall_t0_ms"].as_f64().unwrap(),
             cycles: Vec::new(),
             frames: Vec::new(),
+            wire: Vec::new(),
+            ahead: Cell::new(false),
             answers: HashMap::new(),
             t: Cell::new(0.0),
             requests: RefCell::default(),
@@ -112,8 +118,13 @@ impl Player {
         };
         for line in &lines {
             if line["k"] == "ws.text" {
-                let frame = serde_json::from_str::<Value>(line["text"].as_str().unwrap());
-                player.frames.extend(frame);
+                let text = line["text"].as_str().unwrap();
+                player.frames.extend(serde_json::from_str::<Value>(text));
+                player.wire.push((
+                    line["t"].as_f64().unwrap(),
+                    line["conn"].as_str().unwrap().to_owned(),
+                    text.to_owned(),
+                ));
             }
             let path = line["path"].as_str().unwrap_or_default();
             if line["who"] == who && path == last {
@@ -146,17 +157,33 @@ impl Player {
 
     fn at(&self, path: &str) -> Result<Value, Failure> {
         let answers = self.answers.get(path).map_or(&[][..], Vec::as_slice);
-        let latest = answers
-            .iter()
-            .rev()
-            .find(|recorded| recorded.t <= self.t.get())
-            .or(answers.first());
+        let now = self.t.get();
+        let latest = if self.ahead.get() {
+            let next = answers.iter().find(|recorded| recorded.t >= now);
+            next.or(answers.last())
+        } else {
+            let latest = answers.iter().rev().find(|recorded| recorded.t <= now);
+            latest.or(answers.first())
+        };
         match latest.map(|recorded| &recorded.answer) {
             Some(Answer::Body(200, body)) => Ok(serde_json::from_str(body).unwrap()),
             Some(Answer::None) => Err(failure::transient("connect: refused")),
             Some(Answer::Omitted) => Ok(Value::Null),
             Some(Answer::Body(..)) | None => Ok(json!({"status": 404})),
         }
+    }
+
+    /// The queue, and what came and went between two polls of the recording: it stood there for a moment.
+    fn queue_ahead(&self) -> Result<Value, Failure> {
+        let mut queue = self.at("/queue")?;
+        let histories = self.bodies("/history");
+        let entries = histories
+            .iter()
+            .flat_map(|history| history.as_object().unwrap().values());
+        if let Some(pending) = queue["queue_pending"].as_array_mut() {
+            pending.extend(entries.map(|entry| entry["prompt"].clone()));
+        }
+        Ok(queue)
     }
 
     fn history_entry(&self, id: &str) -> Result<Value, Failure> {
@@ -218,6 +245,7 @@ impl Far for Player {
                 self.at("/queue")?;
                 json!({"system": {"comfyui_version": self.version}})
             }
+            "/queue" if self.ahead.get() => self.queue_ahead()?,
             "/queue" => self.at(path)?,
             "/api/jobs" => self.jobs(&query)?,
             "/history" => {

@@ -81,7 +81,10 @@ impl Host {
 }
 
 pub(crate) fn source(config: &str) -> Source {
-    Source::new(Config::parse(config).unwrap())
+    Source::new(
+        Config::parse(config).unwrap(),
+        "0191e000-0000-7000-8000-000000000001".to_owned(),
+    )
 }
 
 const CONFIG: &str = r#"{"url": "http://comfy:8188"}"#;
