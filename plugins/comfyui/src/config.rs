@@ -11,6 +11,7 @@ pub const CONFIG_SCHEMA: &str = r#"{
     "url": {"type": "string", "description": "The server, with a path prefix where a proxy has one: http://127.0.0.1:8188"},
     "workflow": {"type": "string", "description": "Workflow of prompts that name none; else the source's own name"},
     "stream": {"type": "boolean", "default": true, "description": "Listen to the server's WebSocket: news at once, and progress of prompts that have no client id or weir's own"},
+    "stalled_minutes": {"type": "integer", "minimum": 0, "default": 30, "description": "A running prompt without a sign of life for so long is told to be stalled, with the evidence; 0 = never"},
     "logs": {"type": "boolean", "default": false, "description": "Offer the server's terminal, through an address that ComfyUI calls internal"},
     "history": {"type": "integer", "minimum": 0, "maximum": 500, "default": 100, "description": "How many finished prompts to import at first contact"},
     "headers": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Headers put on every request"},
@@ -30,6 +31,7 @@ struct RawConfig {
     headers: BTreeMap<String, String>,
     credential: Option<String>,
     stream: Option<bool>,
+    stalled_minutes: Option<u64>,
     logs: Option<bool>,
 }
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub stream: bool,
     /// Offer the terminal.
     pub logs: bool,
+    /// Milliseconds without a sign of life after which that is told; none = never.
+    pub stalled_after: Option<u64>,
 }
 
 impl Config {
@@ -87,6 +91,10 @@ impl Config {
             credential: raw.credential,
             stream: raw.stream.unwrap_or(true),
             logs: raw.logs.unwrap_or(false),
+            stalled_after: match raw.stalled_minutes.unwrap_or(30) {
+                0 => None,
+                minutes => Some(minutes.saturating_mul(60_000)),
+            },
         })
     }
 }

@@ -8,6 +8,8 @@ use crate::job::Key;
 
 /// 16 digits and a comma each: 1000 of them are 17 KiB.
 const SEEN_MAX: usize = 1000;
+/// A server runs one prompt at a time.
+const WATCHED_MAX: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +41,8 @@ pub struct Cursor {
     pub unreadable: Option<u64>,
     /// Digests of finished runs that were reported, oldest first.
     seen: VecDeque<u64>,
+    /// What should move, by digest, and since when it is as it is.
+    watched: Vec<(u64, u64)>,
 }
 
 const VERSION: u32 = 1;
@@ -65,6 +69,26 @@ impl Cursor {
             self.ready = false;
             self.unreadable = None;
         }
+    }
+
+    /// Keeps the time of what is still there, and begins anew with what is not.
+    pub fn watch(&mut self, digests: &[u64], now: u64) {
+        let known = std::mem::take(&mut self.watched);
+        let since = |digest: &u64| {
+            let known = known.iter().find(|(known, _)| known == digest);
+            // A clock that was set back is no long time.
+            known.map_or(now, |(_, since)| (*since).min(now))
+        };
+        self.watched = digests
+            .iter()
+            .take(WATCHED_MAX)
+            .map(|digest| (*digest, since(digest)))
+            .collect();
+    }
+
+    pub fn since(&self, digest: u64) -> Option<u64> {
+        let known = self.watched.iter().find(|(known, _)| *known == digest);
+        known.map(|(_, since)| *since)
     }
 
     pub fn has_seen(&self, key: &Key) -> bool {

@@ -16,6 +16,7 @@ pub mod live;
 pub mod logs;
 pub mod round;
 pub mod source;
+pub mod stall;
 pub mod stream;
 pub mod wire;
 

@@ -3,31 +3,16 @@
 //! The address is one that ComfyUI calls internal, and no line says which prompt it belongs to, so this is off unless
 //! the operator asks for it, and each line says where it comes from.
 
-use serde::Deserialize;
 use weir_sdk::{Failure, FailureKind, Far, text};
 
 use crate::bindings::exports::weir::plugin::logs::{Direction, Line, LogPage};
 use crate::client::Client;
-use crate::lenient::{Items, Lenient};
 use crate::source::Source;
+use crate::wire::Terminal;
 
 const ORIGIN: &str = "terminal (all prompts)";
 const LINE_MAX: usize = 4096;
 const LINES_MAX: usize = 2000;
-
-/// `GET /internal/logs/raw`.
-#[derive(Debug, Deserialize)]
-struct Raw {
-    entries: Items<Piece>,
-}
-
-/// `t`: the server's local time without a zone, so it is text to us.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Piece {
-    t: Lenient<String>,
-    m: Lenient<String>,
-}
 
 impl Source {
     /// The pieces after `cursor` (the time of the last one that was read), or before it; in the order of the terminal.
@@ -44,12 +29,12 @@ impl Source {
                 retry_after_ms: None,
             });
         }
-        let raw: Raw = Client::new(far, &self.config).json("/internal/logs/raw")?;
-        Ok(page(raw, direction, cursor))
+        let terminal: Terminal = Client::new(far, &self.config).json("/internal/logs/raw")?;
+        Ok(page(terminal, direction, cursor))
     }
 }
 
-fn page(raw: Raw, direction: Direction, cursor: Option<&str>) -> LogPage {
+fn page(terminal: Terminal, direction: Direction, cursor: Option<&str>) -> LogPage {
     let is_wanted = |time: &str| match (cursor, direction) {
         (None, _) => true,
         (Some(cursor), Direction::Forward) => time > cursor,
@@ -57,7 +42,7 @@ fn page(raw: Raw, direction: Direction, cursor: Option<&str>) -> LogPage {
     };
     let mut lines = Vec::new();
     let mut ends: Option<(String, String)> = None;
-    for piece in raw.entries.good {
+    for piece in terminal.entries.good {
         let time = text::line(&piece.t.0.unwrap_or_default(), 40);
         if !is_wanted(&time) {
             continue;
@@ -104,7 +89,7 @@ fn shown<'a>(time: &'a str, piece: &'a str) -> impl Iterator<Item = Line> + 'a {
 mod tests {
     use super::*;
 
-    fn raw() -> Raw {
+    fn raw() -> Terminal {
         serde_json::from_str(
             r#"{"entries": [
             {"t": "2026-11-22T10:00:00.1", "m": "got prompt\n"},

@@ -33,6 +33,8 @@ pub struct Memory {
     pub unexplained: HashMap<Key, Listed>,
     pub queue: round::queue::Memory,
     pub stream: crate::stream::Memory,
+    /// When the terminal was read, and whether it told of the worker's end.
+    pub terminal: (Option<u64>, bool),
     /// Pages since a round began.
     pages: u32,
 }
@@ -136,13 +138,18 @@ impl Source {
             now,
         };
         let found = round(&mut context, probing)?;
+        // Only a complete round says what is unfinished.
+        let notes = match found.coverage {
+            Coverage::Complete => context.stalled(&found.jobs),
+            Coverage::More | Coverage::Partial => Vec::new(),
+        };
         if probing {
             cursor.probed = now;
         }
-        Ok(self.page(&cursor, found))
+        Ok(self.page(&cursor, found, notes))
     }
 
-    fn page(&mut self, cursor: &Cursor, found: Found) -> Page {
+    fn page(&mut self, cursor: &Cursor, found: Found, notes: Vec<Observation>) -> Page {
         let mut coverage = found.coverage;
         let mut observations: Vec<Observation> =
             found.jobs.into_iter().map(Observation::Job).collect();
@@ -150,6 +157,7 @@ impl Source {
             observations.truncate(OBSERVATIONS_MAX);
             coverage = Coverage::Partial;
         }
+        observations.extend(notes);
         self.memory.pages = if matches!(coverage, Coverage::More) {
             self.memory.pages + 1
         } else {

@@ -43,6 +43,16 @@ pub struct Memory {
     not_before: u64,
     version: Option<String>,
     has_version: bool,
+    /// The prompt that was heard of last, and when.
+    heard: Option<(String, u64)>,
+}
+
+impl Memory {
+    /// When a frame of this prompt came last.
+    pub fn heard(&self, prompt: &str) -> Option<u64> {
+        let (_, at) = self.heard.as_ref().filter(|(id, _)| id == prompt)?;
+        Some(*at)
+    }
 }
 
 impl Source {
@@ -250,6 +260,7 @@ impl<F: Far> Stream<'_, F> {
                 None => self.is_absent(id),
             }
         }
+        self.memory.heard = Some((id.to_owned(), self.now));
         let mut runs = self.memory.runs.iter_mut();
         runs.find(|run| run.prompt.id == id)
     }

@@ -249,3 +249,17 @@ pub struct System {
     #[serde(default)]
     pub comfyui_version: Lenient<String>,
 }
+
+/// `GET /internal/logs/raw`.
+#[derive(Debug, Deserialize)]
+pub struct Terminal {
+    pub entries: Items<Piece>,
+}
+
+/// `t`: the server's local time without a zone, so it is text to us.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Piece {
+    pub t: Lenient<String>,
+    pub m: Lenient<String>,
+}

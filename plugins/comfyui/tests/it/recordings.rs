@@ -17,6 +17,7 @@ pub(crate) struct Host {
     pub(crate) jobs: BTreeMap<(String, Option<String>), Job>,
     pub(crate) cursor: Option<String>,
     pub(crate) failures: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 pub(crate) fn is_final(state: JobState) -> bool {
@@ -61,8 +62,18 @@ impl Host {
         assert!(page.cursor.as_ref().unwrap().len() < 64 * 1024);
         self.cursor = page.cursor;
         for observation in page.observations {
-            let Observation::Job(mut job) = observation else {
-                panic!("only jobs")
+            let mut job = match observation {
+                Observation::Job(job) => job,
+                Observation::Progress(progress) => {
+                    assert_eq!(
+                        (progress.step, progress.total),
+                        (None, None),
+                        "a note alone"
+                    );
+                    self.notes.extend(progress.note);
+                    continue;
+                }
+                Observation::Gone(_) => panic!("a prompt does not say that it is gone"),
             };
             let key = (job.id.clone(), job.run.clone());
             missing.retain(|missing| (&missing.id, &missing.run) != (&key.0, &key.1));

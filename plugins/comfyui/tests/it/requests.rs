@@ -200,3 +200,47 @@ fn a_workflow_comes_from_the_graph_else_from_the_configuration() {
     assert_eq!(workflow("id-2").as_deref(), Some("wf-2"));
     assert_eq!(workflow("id-3").as_deref(), Some("studio"));
 }
+
+#[test]
+fn a_dead_worker_is_told_with_its_evidence_and_a_busy_one_is_not() {
+    use comfyui::bindings::exports::weir::plugin::streams::{Frame, Message};
+    for has_jobs in [true, false] {
+        let fake = Fake::new(has_jobs);
+        fake.running.borrow_mut().push(item(300, json!({})));
+        fake.pending.borrow_mut().push(item(301, json!({})));
+        let mut host = Host::default();
+        let round = |host: &mut Host, minutes: u64| {
+            fake.later(minutes * 60_000);
+            // The time it is counted from is in the cursor.
+            host.round(&mut source(CONFIG), &fake);
+            std::mem::take(&mut host.notes)
+        };
+        assert!(round(&mut host, 0).is_empty() && round(&mut host, 29).is_empty());
+        let notes = round(&mut host, 1);
+        assert_eq!(notes.len(), 1, "{has_jobs}");
+        assert!(notes[0].starts_with("no sign of life since "), "{notes:?}");
+        // Another one runs: it moves after all.
+        *fake.running.borrow_mut() = vec![item(302, json!({}))];
+        assert!(round(&mut host, 1).is_empty());
+        // Nothing runs, and nobody takes the next one.
+        fake.running.borrow_mut().clear();
+        assert!(round(&mut host, 1).is_empty() && round(&mut host, 1).is_empty());
+        let notes = round(&mut host, 1);
+        assert!(
+            notes.len() == 1 && notes[0].contains("nothing is begun since "),
+            "{notes:?}"
+        );
+
+        // A prompt whose frames come is alive, however long it runs.
+        fake.running.borrow_mut().push(item(300, json!({})));
+        let mut instance = source(CONFIG);
+        for value in 0..20 {
+            fake.later(4 * 60_000);
+            let frame = json!({"type": "progress", "data": {"prompt_id": "id-300", "node": "1", "value": value, "max": 20}});
+            let frames = vec![Frame::Message(Message::Text(frame.to_string()))];
+            instance.on_frames(&fake, frames).unwrap();
+            host.round(&mut instance, &fake);
+        }
+        assert!(host.notes.is_empty(), "{:?}", host.notes);
+    }
+}
