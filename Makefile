@@ -36,7 +36,8 @@ demo: plugins ## Show the main job on a replayed ComfyUI, without any setup
 	$(CARGO) build --locked --bin weir
 	$(TARGET)/debug/weir demo $(ARGS)
 
-test-plugins: plugins ## Test the plugins natively
+test-plugins: plugins ## Test the plugins natively, and ComfyUI's companion with Python's own unittest
+	cd plugins/comfyui/companion && python3 -m unittest
 ifneq ($(NEXTEST),)
 	cd plugins && $(CARGO) nextest run --locked --workspace
 else

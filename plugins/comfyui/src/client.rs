@@ -41,6 +41,7 @@ impl From<Trouble> for Failure {
 pub struct Client<'a, F> {
     pub far: &'a F,
     config: &'a Config,
+    timeout_ms: Option<u32>,
 }
 
 impl<F> Clone for Client<'_, F> {
@@ -53,7 +54,19 @@ impl<F> Copy for Client<'_, F> {}
 
 impl<'a, F: Far> Client<'a, F> {
     pub fn new(far: &'a F, config: &'a Config) -> Client<'a, F> {
-        Client { far, config }
+        Client {
+            far,
+            config,
+            timeout_ms: None,
+        }
+    }
+
+    /// The same, and an answer that takes longer is no answer.
+    pub fn within(self, timeout_ms: u32) -> Client<'a, F> {
+        Client {
+            timeout_ms: Some(timeout_ms),
+            ..self
+        }
     }
 
     /// The JSON that `GET path` answers.
@@ -92,7 +105,7 @@ impl<'a, F: Far> Client<'a, F> {
             headers,
             body,
             credential: self.config.credential.clone(),
-            timeout_ms: None,
+            timeout_ms: self.timeout_ms,
         };
         self.far.send(request).map_err(|failure| {
             let failure = Failure {

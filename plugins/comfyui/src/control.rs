@@ -14,7 +14,7 @@ use weir_sdk::{Failure, FailureKind, Far, Level, Response, failure, text};
 
 use crate::bindings::exports::weir::plugin::control::Submission;
 use crate::client::{Client, Trouble, parse, segment};
-use crate::job::Key;
+use crate::job::{Key, plain};
 use crate::lenient::Lenient;
 use crate::source::{Source, version};
 use crate::wire::{History, Listed, Prompt, Queue, SystemStats};
@@ -300,10 +300,10 @@ fn look_first<F: Far>(client: &Client<'_, F>, id: &str) -> Result<Option<Submiss
     };
     let number = key.run.as_deref().unwrap_or_default();
     let number = number.split(':').next().unwrap_or_default();
-    let number = number.parse::<f64>().map_or_else(
-        |_| "null".to_owned(),
-        |number| serde_json::Value::from(number).to_string(),
-    );
+    let number = match number.parse::<f64>() {
+        Ok(number) if number.is_finite() => plain(number),
+        _ => "null".to_owned(),
+    };
     let body = format!(
         "{{\"prompt_id\":{},\"number\":{number},\"node_errors\":{{}}}}",
         quoted(id)

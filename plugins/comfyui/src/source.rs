@@ -138,6 +138,9 @@ impl Source {
             now,
         };
         let found = round(&mut context, probing)?;
+        for job in found.jobs.iter().filter(|job| job.finished.is_some()) {
+            context.memory.stream.forget(&job.id);
+        }
         // Only a complete round says what is unfinished.
         let notes = match found.coverage {
             Coverage::Complete => context.stalled(&found.jobs),

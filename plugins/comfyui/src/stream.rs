@@ -17,7 +17,7 @@ use crate::frame::Frame;
 use crate::job::Views;
 use crate::live::{Beginning, Run};
 use crate::source::{Source, version};
-use crate::wire::{Prompt, Queue, SystemStats};
+use crate::wire::{Prompt, Queue, Remaining, SystemStats};
 
 const SOCKET: &str = "ws";
 /// A server runs one prompt at a time; the others are on their way out.
@@ -27,6 +27,10 @@ const BEGINNINGS_MAX: usize = 8;
 /// everybody: the larger it is, the longer it is left alone. A megabyte is 4 s.
 const READ_EVERY: u64 = 50;
 const BYTES_PER_MILLISECOND: u64 = 256;
+/// The host gives 2 s for frames, and the next ones wait meanwhile.
+const TIMEOUT_MS: u32 = 1000;
+/// A longer queue is left to the polls.
+const REMAINING_MAX: u64 = 100;
 /// How long a queue that could not be read is left alone.
 const UNREADABLE_FOR: u64 = 10_000;
 /// How long a prompt that was not in the queue is not looked for again.
@@ -40,6 +44,8 @@ pub struct Memory {
     /// Of prompts whose graph is not known yet.
     beginnings: VecDeque<(String, Beginning)>,
     absent: VecDeque<(String, u64)>,
+    /// What ran when a poll read the queue.
+    offered: Vec<Prompt>,
     not_before: u64,
     version: Option<String>,
     has_version: bool,
@@ -48,6 +54,17 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// A poll read the queue: what runs need not be read again.
+    pub fn offer<'a>(&mut self, running: impl Iterator<Item = &'a Prompt>) {
+        self.offered = running.take(RUNS_MAX).cloned().collect();
+    }
+
+    /// The history had its end: frames that are still on their way tell nothing more.
+    pub fn forget(&mut self, prompt: &str) {
+        self.runs.retain(|run| run.prompt.id != prompt);
+        self.beginnings.retain(|(id, _)| id != prompt);
+    }
+
     /// When a frame of this prompt came last.
     pub fn heard(&self, prompt: &str) -> Option<u64> {
         let (_, at) = self.heard.as_ref().filter(|(id, _)| id == prompt)?;
@@ -82,7 +99,7 @@ impl Source {
         frames: Vec<Incoming>,
     ) -> Result<Reaction, Failure> {
         let mut stream = Stream {
-            client: Client::new(far, &self.config),
+            client: Client::new(far, &self.config).within(TIMEOUT_MS),
             now: far.now(),
             memory: &mut self.memory.stream,
             ended: Vec::new(),
@@ -142,6 +159,7 @@ impl<F: Far> Stream<'_, F> {
                 // Clients may post an id twice: it is another run now.
                 self.memory.runs.retain(|run| run.prompt.id != prompt);
                 self.memory.absent.retain(|(id, _)| *id != prompt);
+                self.memory.offered.retain(|offered| offered.id != prompt);
                 self.begin(&prompt, at, Vec::new());
             }
             Frame::Cached { prompt, nodes } => self.begin(&prompt, None, nodes),
@@ -252,6 +270,12 @@ impl<F: Far> Stream<'_, F> {
             if self.memory.absent.iter().any(|(absent, _)| absent == id) {
                 return None;
             }
+            let offered = &mut self.memory.offered;
+            if let Some(at) = offered.iter().position(|offered| offered.id == id) {
+                let prompt = offered.swap_remove(at);
+                self.know(prompt);
+                return self.run(id);
+            }
             let queue = self.read()?;
             let all = queue.queue_running.good.into_iter();
             let mut all = all.chain(queue.queue_pending.good);
@@ -300,6 +324,12 @@ impl<F: Far> Stream<'_, F> {
             return None;
         }
         self.know_version();
+        let remaining = self.client.json::<Remaining>("/prompt");
+        let is_long = |remaining: &Remaining| remaining.exec_info.queue_remaining > REMAINING_MAX;
+        if remaining.as_ref().is_ok_and(is_long) {
+            self.memory.not_before = self.now + UNREADABLE_FOR;
+            return None;
+        }
         let answer = self.client.get("/queue");
         let wait = match &answer {
             Ok(body) => READ_EVERY + body.len() as u64 / BYTES_PER_MILLISECOND,

@@ -233,6 +233,7 @@ fn waiting<F: Far>(context: &mut Context<'_, F>, seen: &Seen) -> Vec<Job> {
 /// One look at the queue, for the nodes of what runs and waits. Steps are a nicety: no trouble here fails the round.
 fn read_graphs<F: Far>(context: &mut Context<'_, F>, wanted: &[Key]) {
     if let Ok(queue) = context.client.json::<Queue>("/queue") {
+        context.memory.stream.offer(queue.queue_running.good.iter());
         for prompt in queue
             .queue_running
             .good

@@ -91,6 +91,7 @@ fn readable<F: Far>(context: &mut Context<'_, F>, body: Vec<u8>) -> Result<Found
             .log(Level::Info, "the queue can be read again");
     }
     let waiting = Waiting::new(queue);
+    context.memory.stream.offer(waiting.running.iter());
     context.memory.queue.large = (size > LARGE).then_some(Large {
         remaining: waiting.len(),
         at: context.now,

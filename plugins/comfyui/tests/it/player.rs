@@ -1,6 +1,6 @@
 //! Answers as a recorded server gave them at a given moment.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,7 @@ pub(crate) struct Player {
     pub(crate) wire: Vec<(f64, String, String)>,
     /// Answer as the server does at once after a frame, which no poll of the recording caught: with what the next one saw.
     pub(crate) ahead: Cell<bool>,
+    passed: OnceCell<Vec<Value>>,
     answers: HashMap<String, Vec<Recorded>>,
     pub(crate) t: Cell<f64>,
     pub(crate) requests: RefCell<Vec<String>>,
@@ -97,6 +98,7 @@ impl Player {
             frames: Vec::new(),
             wire: Vec::new(),
             ahead: Cell::new(false),
+            passed: OnceCell::new(),
             answers: HashMap::new(),
             t: Cell::new(0.0),
             requests: RefCell::default(),
@@ -176,12 +178,21 @@ impl Player {
     /// The queue, and what came and went between two polls of the recording: it stood there for a moment.
     fn queue_ahead(&self) -> Result<Value, Failure> {
         let mut queue = self.at("/queue")?;
-        let histories = self.bodies("/history");
-        let entries = histories
-            .iter()
-            .flat_map(|history| history.as_object().unwrap().values());
+        let passed = self.passed.get_or_init(|| {
+            let mut passed = Vec::<Value>::new();
+            for history in self.bodies("/history") {
+                let entries = history.as_object().unwrap().values();
+                let prompts = entries.map(|entry| entry["prompt"].clone());
+                for prompt in prompts {
+                    if !passed.contains(&prompt) {
+                        passed.push(prompt);
+                    }
+                }
+            }
+            passed
+        });
         if let Some(pending) = queue["queue_pending"].as_array_mut() {
-            pending.extend(entries.map(|entry| entry["prompt"].clone()));
+            pending.extend(passed.iter().cloned());
         }
         Ok(queue)
     }
@@ -245,6 +256,7 @@ impl Far for Player {
                 self.at("/queue")?;
                 json!({"system": {"comfyui_version": self.version}})
             }
+            "/prompt" => json!({"exec_info": {"queue_remaining": 1}}),
             "/queue" if self.ahead.get() => self.queue_ahead()?,
             "/queue" => self.at(path)?,
             "/api/jobs" => self.jobs(&query)?,

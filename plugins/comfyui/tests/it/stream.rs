@@ -484,7 +484,7 @@ fn a_prompt_costs_one_look_at_the_queue_and_a_heavy_queue_few() {
         fake.later(100);
         instance.on_frames(&fake, progress("id-7", value)).unwrap();
     }
-    assert_eq!(fake.asked(), ["/system_stats", "/queue"]);
+    assert_eq!(fake.asked(), ["/system_stats", "/prompt", "/queue"]);
     // A prompt that is in nobody's queue.
     for value in 0..40 {
         fake.later(100);
@@ -493,14 +493,29 @@ fn a_prompt_costs_one_look_at_the_queue_and_a_heavy_queue_few() {
             .unwrap();
         assert!(reaction.observations.is_empty());
     }
-    assert_eq!(fake.asked(), ["/queue"]);
+    assert_eq!(fake.asked(), ["/prompt", "/queue"]);
     // A queue that is too large.
-    fake.limit.set(10);
+    fake.limit.set(60);
     for value in 0..40 {
         fake.later(100);
         instance.on_frames(&fake, progress("id-9", value)).unwrap();
     }
-    assert_eq!(fake.asked(), ["/queue"]);
+    assert_eq!(fake.asked(), ["/prompt", "/queue"]);
+    // A queue that is too long: nothing but its length is asked for, and a poll brings the graph.
+    fake.limit.set(64 << 20);
+    fake.later(20_000);
+    fake.pending
+        .borrow_mut()
+        .extend((400..520).map(|number| item(number, json!({}))));
+    instance.on_frames(&fake, progress("id-7b", 1)).unwrap();
+    assert_eq!(fake.asked(), ["/prompt"]);
+    *fake.running.borrow_mut() = vec![item(9, json!({}))];
+    let old = Fake::new(false);
+    *old.running.borrow_mut() = vec![item(9, json!({}))];
+    instance.poll(&old, None, &[]).unwrap();
+    let reaction = instance.on_frames(&fake, progress("id-9", 1)).unwrap();
+    assert_eq!(reaction.observations.len(), 2);
+    assert!(fake.asked().is_empty());
 }
 
 #[test]
