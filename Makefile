@@ -53,7 +53,7 @@ else
 endif
 
 test-crash: plugins ## kill -9 in a loop, 50 rounds, and the disk's failures under strace
-	WEIR_CRASH_ROUNDS=50 $(CARGO) test --locked -p weir-core --test journal crash
+	WEIR_CRASH_ROUNDS=50 $(CARGO) test --locked --workspace --test journal crash
 
 bench: plugins ## Print every promised figure against its limit (ARGS="pipeline" for one part of it)
 	$(CARGO) bench --locked --bench figures -- $(ARGS)
