@@ -1,6 +1,8 @@
 //! The HTTP API: every route in one table, and what all of them share.
 
 mod alerts;
+mod auth;
+mod control;
 pub mod errors;
 mod events;
 mod executions;
@@ -13,6 +15,7 @@ mod resources;
 mod sources;
 mod status;
 mod store;
+mod submit;
 pub mod views;
 mod workflows;
 
@@ -38,6 +41,7 @@ pub struct ApiState {
     hosts: arc_swap::ArcSwap<Hosts>,
     listening: SocketAddr,
     streams: Arc<Semaphore>,
+    submissions: Arc<Semaphore>,
     /// True once the daemon stops: streams end.
     stopping: watch::Receiver<bool>,
 }
@@ -55,6 +59,7 @@ impl ApiState {
             monitor,
             listening,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            submissions: Arc::new(Semaphore::new(submit::SUBMISSIONS_MAX)),
             stopping,
         }
     }
@@ -146,6 +151,8 @@ const ADDRESSES: &[Address] = &[
     // For programs.
     address!("/api/sources", GET => sources::list),
     address!("/api/sources/{name}", GET => sources::one),
+    address!("/api/sources/{name}/prompt", POST => submit::prompt),
+    address!("/api/sources/{name}/submit", POST => submit::submit),
     address!("/api/plugins", GET => plugins::list),
     address!("/api/plugins/{name}", GET => plugins::one),
     address!("/api/plugins/{name}/resume", POST => plugins::resume),
@@ -155,6 +162,10 @@ const ADDRESSES: &[Address] = &[
     address!("/api/executions", GET => executions::list),
     address!("/api/executions/{id}", GET => executions::one),
     address!("/api/executions/{id}/events", GET => events::of_execution),
+    address!("/api/executions/{id}/control", GET => control::of_execution),
+    address!("/api/executions/{id}/cancel", POST => control::cancel),
+    address!("/api/executions/{id}/retry", POST => control::retry),
+    address!("/api/control/{id}", GET => control::one),
     address!("/api/alerts", GET => alerts::list),
     address!("/api/alerts/{id}", GET => alerts::one),
     address!("/api/alerts/{id}/ack", POST => alerts::acknowledge),

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and which command answers.
 
 pub mod alerts;
+pub mod cancel;
 pub mod check;
 pub mod config;
 pub mod demo;
@@ -13,10 +14,12 @@ pub mod list;
 pub mod mute;
 pub mod plugin;
 pub mod printer;
+pub mod retry;
 pub mod run;
 pub mod settings;
 pub mod sources;
 pub mod status;
+pub mod submit;
 pub mod table;
 pub mod version;
 pub mod watch;
@@ -26,8 +29,10 @@ use self::human::Local;
 use self::printer::{ColorChoice, Printer};
 use crate::client::Client;
 use crate::paths::Paths;
+use crate::token;
 use clap::{Parser, Subcommand};
 use jiff::tz::TimeZone;
+use std::path::PathBuf;
 use url::Url;
 
 /// Where a daemon is looked for when nobody says otherwise.
@@ -46,6 +51,15 @@ pub struct Cli {
         value_name = "URL"
     )]
     url: Option<Url>,
+    /// The file with the daemon's token, for what reaches a provider [default: of a daemon on this machine, its own]
+    #[arg(
+        long,
+        global = true,
+        env = "WEIR_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    token_file: Option<PathBuf>,
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     color: ColorChoice,
@@ -78,6 +92,12 @@ enum Command {
     Mute(mute::Args),
     /// End a mute early
     Unmute(mute::UnmuteArgs),
+    /// Ask for executions to be cancelled
+    Cancel(cancel::Args),
+    /// Run the job of an execution once more
+    Retry(retry::Args),
+    /// Hand a job to a source
+    Submit(submit::Args),
     /// List sources and how they are
     Sources(sources::Args),
     /// Look at plugins
@@ -98,10 +118,40 @@ pub struct Context {
     pub printer: Printer,
     pub paths: Paths,
     url: Option<Url>,
+    token_file: Option<PathBuf>,
     color: ColorChoice,
 }
 
 impl Context {
+    /// The daemon to ask for something that reaches a provider.
+    async fn acting_daemon(&self) -> Result<(Client, Local), CliError> {
+        let (client, local) = self.daemon()?;
+        let file = match &self.token_file {
+            Some(file) => file.clone(),
+            None if client.is_loopback() => {
+                let status: crate::client::view::Status = client.get("status", &[]).await?;
+                token::path(status.data_dir.as_deref().unwrap_or_default().as_ref())
+            }
+            None => {
+                return Err(CliError::usage(format!(
+                    "{} is another machine: give a copy of its token with --token-file or WEIR_TOKEN_FILE",
+                    client.url()
+                )));
+            }
+        };
+        match token::read(&file) {
+            Ok(token) => Ok((client.with_token(token), local)),
+            Err(error) => Err(CliError::new(
+                Exit::NotAllowed,
+                format!(
+                    "cannot read the token {}: {}; another copy: --token-file or WEIR_TOKEN_FILE",
+                    file.display(),
+                    settings::plain(&error)
+                ),
+            )),
+        }
+    }
+
     /// The daemon to ask, and the zone to show its times in.
     fn daemon(&self) -> Result<(Client, Local), CliError> {
         let settings = settings::Quick::find(&self.paths);
@@ -130,6 +180,7 @@ pub async fn main(cli: Cli) -> Exit {
         printer: Printer::new(cli.color, cli.quiet),
         paths: Paths::of_user(),
         url: cli.url,
+        token_file: cli.token_file,
         color: cli.color,
     };
     match dispatch(&mut ctx, cli.command).await {
@@ -160,6 +211,9 @@ async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit, CliError>
         Command::Alerts(args) => alerts::run(ctx, &args).await,
         Command::Mute(args) => mute::run(ctx, &args).await,
         Command::Unmute(args) => mute::unmute(ctx, &args).await,
+        Command::Cancel(args) => cancel::run(ctx, &args).await,
+        Command::Retry(args) => retry::run(ctx, &args).await,
+        Command::Submit(args) => submit::run(ctx, &args).await,
         Command::Sources(args) => sources::run(ctx, &args).await,
         Command::Plugin(args) => plugin::run(ctx, &args).await,
         Command::Init(args) => init::run(ctx, &args).await,

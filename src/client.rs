@@ -18,7 +18,9 @@ const PAGE: usize = 100;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A refusal is quoted up to this length.
-const QUOTE_LEN_MAX: usize = 300;
+const QUOTE_LEN_MAX: usize = 600;
+/// A provider may take its time with a job.
+const ACT_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Why the daemon could not be asked, or what it said instead.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,35 @@ impl ClientError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, ClientError::Refused { status: 404, .. })
     }
+
+    /// No token, a wrong one, or control is off.
+    pub fn is_not_allowed(&self) -> bool {
+        matches!(
+            self,
+            ClientError::Refused {
+                status: 401 | 403,
+                ..
+            }
+        )
+    }
+}
+
+/// What lets a client act; never shown.
+#[derive(Clone)]
+struct Token(String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// Something to be done at a provider.
+#[derive(Clone, Debug, Default)]
+pub struct Act {
+    pub key: Option<String>,
+    pub content_type: Option<String>,
+    pub body: Vec<u8>,
 }
 
 /// One daemon at one URL. Clones share its connections.
@@ -50,6 +81,7 @@ impl ClientError {
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    token: Option<Token>,
 }
 
 impl Client {
@@ -62,7 +94,20 @@ impl Client {
         Ok(Client {
             http: http_client(&base)?,
             base,
+            token: None,
         })
+    }
+
+    /// With the token that [`Client::act`] sends.
+    #[must_use]
+    pub fn with_token(mut self, token: String) -> Client {
+        self.token = Some(Token(token));
+        self
+    }
+
+    /// Whether the daemon is on this machine, as far as its address tells.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.base)
     }
 
     /// As people write it: without the slash at the end.
@@ -130,6 +175,30 @@ impl Client {
 
     pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
         self.send(Method::DELETE, path, &[], None).await
+    }
+
+    /// Asks for something to be done at a provider. What became of it is an answer too, when it was not done.
+    pub async fn act(&self, path: &str, act: Act) -> Result<Value, ClientError> {
+        let mut request = self.http.post(self.join(path)?).timeout(ACT_TIMEOUT);
+        if let Some(Token(token)) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(key) = act.key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(content_type) = act.content_type {
+            request = request.header("content-type", content_type);
+        }
+        let response = request.body(act.body).send().await;
+        let response = response.map_err(|error| self.lost(&error))?;
+        let (status, body) = (response.status(), bounded_body(response).await?);
+        let value: Value = serde_json::from_slice(&body)
+            .map_err(|_| self.stranger(&format!("HTTP {}", status.as_u16())))?;
+        match value.get("outcome") {
+            _ if status.is_success() => Ok(value),
+            Some(outcome) => Ok(outcome.clone()),
+            None => Err(self.refused(status.as_u16(), &value)),
+        }
     }
 
     /// Opens a stream of events after `last` (an SSE id) or after the number `since`; without `follow` it ends at the head.
@@ -222,9 +291,13 @@ impl Client {
     async fn refusal(&self, response: reqwest::Response) -> ClientError {
         let status = response.status().as_u16();
         let body = bounded_body(response).await.unwrap_or_default();
-        let Ok(Value::Object(problem)) = serde_json::from_slice::<Value>(&body) else {
-            return self.stranger(&format!("HTTP {status}"));
-        };
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(problem) if problem.is_object() => self.refused(status, &problem),
+            _ => self.stranger(&format!("HTTP {status}")),
+        }
+    }
+
+    fn refused(&self, status: u16, problem: &Value) -> ClientError {
         let text = |name: &str| problem.get(name).and_then(Value::as_str).map(one_line);
         let mut message = match (text("title"), text("detail")) {
             (Some(title), Some(detail)) if title != detail => format!("{title}: {detail}"),
@@ -249,6 +322,15 @@ async fn bounded_body(mut response: reqwest::Response) -> Result<Vec<u8>, Client
     }
 }
 
+fn is_loopback(base: &Url) -> bool {
+    match base.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// An HTTP client for `base`; one on this machine is never asked through a proxy.
 pub fn http_client(base: &Url) -> Result<reqwest::Client, ClientError> {
     static PROVIDER: Once = Once::new();
@@ -261,13 +343,7 @@ pub fn http_client(base: &Url) -> Result<reqwest::Client, ClientError> {
         .timeout(REQUEST_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")));
-    let loopback = match base.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    if loopback {
+    if is_loopback(base) {
         builder = builder.no_proxy();
     }
     builder

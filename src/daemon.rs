@@ -84,6 +84,10 @@ pub async fn serve(monitor: MonitorHandle, http: &Http) -> Result<Server, ServeE
 /// Answers on a socket that is bound already. Needs a tokio or actix runtime.
 pub fn serve_on(listener: TcpListener, monitor: MonitorHandle) -> Result<Server, ServeError> {
     let address = listener.local_addr()?;
+    if let Err(error) = crate::token::ensure(monitor.data_dir()) {
+        // Watching goes on; who would act is told.
+        tracing::error!(%error, "the token of the command line cannot be made");
+    }
     let (stopping, stop) = watch::channel(false);
     let state = web::Data::new(ApiState::new(monitor.clone(), address, stop));
     let server = HttpServer::new(move || {

@@ -6,4 +6,5 @@ pub mod client;
 pub mod daemon;
 pub mod paths;
 pub mod replay;
+pub mod token;
 pub mod tui;

@@ -410,7 +410,7 @@ fn facts_after(journal: &JournalHandle, cursor: Seq) -> Result<Facts, ReadError>
 
 fn fact_kind(reader: &Reader, event: &StoredEvent) -> Result<Option<FactKind>, ReadError> {
     Ok(match &event.row.event {
-        Event::Alert(..) => None,
+        Event::Alert(..) | Event::Control(..) => None,
         Event::System(system) => FactKind::of_system(system),
         Event::Source(_, source) => event
             .source_name

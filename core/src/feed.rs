@@ -1,9 +1,11 @@
 //! A feed: where a source's observations come from, a plugin or code of the embedding program.
 
+use crate::control::ControlFailed;
 use crate::plugin::{CallError, PluginHandle};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
+use weir_model::control::Submission;
 use weir_model::observation::{FailureKind, JobRef, Page};
 
 /// Jobs from inside the embedding program: what a plugin does, as a Rust trait.
@@ -14,6 +16,31 @@ pub trait JobSource: Send + Sync + 'static {
         cursor: Option<String>,
         open: Vec<JobRef>,
     ) -> BoxFuture<'_, Result<Page, PollFailed>>;
+
+    /// Asks the provider to cancel a job. `Ok` = asked; what becomes of it is what the next polls show.
+    fn cancel(&self, _job: JobRef) -> BoxFuture<'_, Result<(), ControlFailed>> {
+        Box::pin(async { Err(ControlFailed::unsupported("cancel")) })
+    }
+
+    /// The same job once more, with a new id. `key`: see [`JobSource::submit`].
+    fn retry(
+        &self,
+        _key: String,
+        _job: JobRef,
+    ) -> BoxFuture<'_, Result<Submission, ControlFailed>> {
+        Box::pin(async { Err(ControlFailed::unsupported("retry")) })
+    }
+
+    /// Hands the provider a new job as it came from the client. `key` is a UUID: used as the job's id, or left in its
+    /// `detail` as `weir_key`, the job is found again when the answer gets lost.
+    fn submit(
+        &self,
+        _key: String,
+        _content_type: String,
+        _body: Vec<u8>,
+    ) -> BoxFuture<'_, Result<Submission, ControlFailed>> {
+        Box::pin(async { Err(ControlFailed::unsupported("submit")) })
+    }
 }
 
 /// A poll that gave no page. It never changes a status.

@@ -21,7 +21,8 @@ pub use commit::*;
 pub use counters::Counters;
 pub use open::OpenError;
 pub use reader::{
-    CheckpointRow, ExecutionFilter, ReadError, Reader, StoredEvent, StoredExecution, WorkflowRow,
+    CheckpointRow, ExecutionFilter, Lineage, ReadError, Reader, StoredEvent, StoredExecution,
+    WorkflowRow,
 };
 pub use retention::Retention;
 
@@ -239,6 +240,7 @@ struct NextIds {
     source: AtomicI64,
     alert: AtomicI64,
     outbox: AtomicI64,
+    request: AtomicI64,
 }
 
 /// An open journal and its writer thread. Dropping it stops the writer after what is queued.
@@ -320,6 +322,15 @@ impl JournalHandle {
 
     pub fn next_outbox_id(&self) -> i64 {
         next(&self.common.next.outbox)
+    }
+
+    pub fn next_request_id(&self) -> i64 {
+        next(&self.common.next.request)
+    }
+
+    /// The highest number that an execution was given so far.
+    pub fn last_execution_seq(&self) -> ExecutionSeq {
+        ExecutionSeq(self.common.next.execution.load(Ordering::Relaxed) - 1)
     }
 
     /// Hands a commit to the writer. The future resolves once it is durable, in the order of the calls.

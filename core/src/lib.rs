@@ -4,6 +4,7 @@
 
 pub mod alert;
 pub mod clock;
+pub mod control;
 mod cursor;
 mod deadman;
 pub mod exposition;

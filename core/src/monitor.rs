@@ -1,11 +1,13 @@
 //! The monitor: builds, starts, reloads and stops everything, and the handle that people hold.
 
+mod control;
 mod plan;
 mod runtime;
 mod samples;
 mod views;
 mod watch;
 
+pub use control::{RequestError, Submit};
 pub use plan::{BundledPlugin, PlanError, read_secret};
 pub use views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
 
@@ -88,8 +90,18 @@ impl Config {
             poll_interval,
             lost_after: Duration::from_secs(60),
             forgotten_before: None,
+            control: false,
         };
         self.in_process.push(InProcessSource { options, source });
+        self
+    }
+
+    /// Lets weir submit, cancel and retry at a source that was added, as `control: true` does in a file.
+    #[must_use]
+    pub fn control(mut self, name: &str) -> Config {
+        for source in &mut self.in_process {
+            source.options.control |= source.options.name == name;
+        }
         self
     }
 }

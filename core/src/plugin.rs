@@ -68,6 +68,15 @@ impl Role {
     }
 }
 
+/// The UUID of an entry: made of the store and its name, so that it is the same after every restart.
+pub(crate) fn entry_uuid(origin: Uuid, role: Role, name: &str) -> Uuid {
+    let kind = match role {
+        Role::Source => "source",
+        Role::Handler => "receiver",
+    };
+    Uuid::new_v5(&origin, format!("{kind}:{name}").as_bytes())
+}
+
 /// Where the component's bytes come from.
 #[derive(Clone, Debug)]
 pub enum WasmBytes {

@@ -1,5 +1,10 @@
 //! The source actor: polls one provider, routes what changed, and says when contact is lost.
 
+mod control;
+
+pub(crate) use control::bare;
+pub use control::{Announce, ExpectToLeave, Look};
+
 use crate::clock::Clock;
 use crate::feed::{Feed, PollFailed};
 use crate::journal::{Commit, JournalHandle, SourceCommit, SourceRow};
@@ -14,8 +19,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use weir_model::event::SourceEvent;
 use weir_model::id::RunKey;
-use weir_model::observation::{JobRef, Observation, Page};
-use weir_model::source::{RoundEnd, Rounds};
+use weir_model::observation::{Job, JobRef, Observation, Page};
+use weir_model::source::{LostJob, RoundEnd, Rounds};
 use weir_model::workflow::Contact;
 
 /// Unfinished jobs a poll is told about.
@@ -34,6 +39,8 @@ pub struct SourceOptions {
     pub lost_after: Duration,
     /// Jobs that ended before this are ignored unless they are known.
     pub forgotten_before: Option<Timestamp>,
+    /// weir may submit, cancel and retry there.
+    pub control: bool,
 }
 
 /// A source as the store has it.
@@ -95,6 +102,8 @@ pub struct SourceActor {
     blind_until: Option<Timestamp>,
     busy: bool,
     timer: Option<actix::SpawnHandle>,
+    /// Jobs that were submitted through weir and that no poll has shown yet.
+    announced: Vec<Job>,
     _guard: Guard,
 }
 
@@ -142,6 +151,7 @@ impl SourceActor {
             blind_until,
             busy: false,
             timer: None,
+            announced: Vec::new(),
             _guard: guard,
         }
     }
@@ -156,7 +166,7 @@ impl SourceActor {
         Box::pin(polled.into_actor(self).then(|(result, took), actor, _| {
             actor.note_poll(took);
             let work: ResponseActFuture<Self, Polled> = match result {
-                Err(failed) => Box::pin(actix::fut::ready(Polled::Failed(failed))),
+                Err(failed) => actor.failed_with_announced(failed),
                 Ok(page) => actor.take(page),
             };
             work
@@ -173,7 +183,8 @@ impl SourceActor {
     }
 
     /// Routes a page, waits until all of it is durable, then stores its cursor.
-    fn take(&mut self, page: Page) -> ResponseActFuture<Self, Polled> {
+    fn take(&mut self, mut page: Page) -> ResponseActFuture<Self, Polled> {
+        self.join_announced(&mut page);
         let routed = self.route(&page);
         let registry = self.registry.clone();
         let delivered = async move { deliver(&registry, routed).await };
@@ -256,11 +267,7 @@ impl SourceActor {
             }));
         }
         let end = self.rounds.end_round(page.coverage, now);
-        let lost: Vec<Routed> = end
-            .lost
-            .iter()
-            .map(|l| self.lost(&l.job, &l.reason))
-            .collect();
+        let lost: Vec<Routed> = end.lost.iter().map(|lost| self.lost(lost)).collect();
         let registry = self.registry.clone();
         let delivered = async move { deliver(&registry, lost).await };
         Box::pin(delivered.into_actor(self).then(move |result, actor, _| {
@@ -278,7 +285,13 @@ impl SourceActor {
         }))
     }
 
-    fn lost(&self, job: &JobRef, reason: &str) -> Routed {
+    fn lost(&self, lost: &LostJob) -> Routed {
+        let job = &lost.job;
+        let seen = if lost.cancelled {
+            control::left_as_asked(job)
+        } else {
+            Seen::Lost(lost.reason.clone())
+        };
         Routed {
             key: RunKey {
                 source: self.state.row.id,
@@ -286,7 +299,7 @@ impl SourceActor {
                 run: job.run.clone().unwrap_or_default(),
             },
             workflow: self.options.name.clone(),
-            seen: Seen::Lost(reason.to_owned()),
+            seen,
         }
     }
 

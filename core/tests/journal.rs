@@ -5,6 +5,8 @@ mod support;
 
 #[path = "journal/commits.rs"]
 mod commits;
+#[path = "journal/control.rs"]
+mod control;
 #[path = "journal/crash.rs"]
 mod crash;
 #[path = "journal/opening.rs"]

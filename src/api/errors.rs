@@ -5,11 +5,12 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
+use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 use weir_core::journal::ReadError;
-use weir_core::monitor::ActError;
+use weir_core::monitor::{ActError, RequestError};
 
 /// Longest text of a client that is repeated to it.
 const ECHO_LEN_MAX: usize = 80;
@@ -25,6 +26,9 @@ pub struct Problem {
     field: Option<String>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    challenge: bool,
+    /// What became of a control request, and the provider's answer to it.
+    outcome: Option<Box<Value>>,
 }
 
 #[derive(Serialize)]
@@ -34,6 +38,8 @@ struct Document<'a> {
     status: u16,
     detail: &'a str,
     field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'a Value>,
 }
 
 impl Problem {
@@ -51,6 +57,8 @@ impl Problem {
             field: None,
             retry_after: None,
             allow: None,
+            challenge: false,
+            outcome: None,
         }
     }
 
@@ -232,6 +240,89 @@ impl Problem {
         )
     }
 
+    /// 401: who asks is not known. `wrong`: a token was sent, and it is not ours.
+    pub fn unauthorized(wrong: bool) -> Problem {
+        let found = if wrong {
+            "the token that was sent is not weir's"
+        } else {
+            "what reaches a provider needs weir's token, and none was sent"
+        };
+        let detail = format!(
+            "{found}; send `authorization: Bearer TOKEN` with what is in the file `cli.token` of weir's data directory \
+             (`weir status` names it). The command line reads it there by itself; elsewhere give it a copy: \
+             --token-file FILE or WEIR_TOKEN_FILE"
+        );
+        let status = StatusCode::UNAUTHORIZED;
+        let mut problem = Problem::new(status, "unauthorized", "A token is needed", detail);
+        problem.challenge = true;
+        problem
+    }
+
+    /// 403: the operator has not allowed it.
+    pub fn control_off(source: &str) -> Problem {
+        let detail = format!(
+            "weir may only watch `{source}`; to let it submit, cancel and retry there, set `control: true` for this \
+             source in monitor.ron and reload",
+            source = echo(source)
+        );
+        let status = StatusCode::FORBIDDEN;
+        Problem::new(
+            status,
+            "control-off",
+            "Control is off for this source",
+            detail,
+        )
+        .field("control")
+    }
+
+    pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Problem {
+        let title = "This cannot be asked now";
+        Problem::new(StatusCode::CONFLICT, "conflict", title, detail)
+    }
+
+    /// 422: a key stands for one thing only.
+    pub fn key_reused() -> Problem {
+        let detail = "this key was used for something else in the last 24 hours; use a new one";
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Problem::new(status, "key-reused", "The idempotency key is taken", detail)
+            .field("idempotency-key")
+    }
+
+    /// 422: the plugin or the provider said no.
+    pub fn refused(detail: impl Into<Cow<'static, str>>) -> Problem {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Problem::new(status, "refused", "The provider refused", detail)
+    }
+
+    /// 502: nothing has happened at the provider.
+    pub fn not_asked(reason: &str) -> Problem {
+        let detail = format!("nothing was submitted: {reason}");
+        let status = StatusCode::BAD_GATEWAY;
+        Problem::new(
+            status,
+            "not-asked",
+            "The provider could not be asked",
+            detail,
+        )
+    }
+
+    /// 504: it may have happened.
+    pub fn answer_lost(detail: impl Into<Cow<'static, str>>) -> Problem {
+        let status = StatusCode::GATEWAY_TIMEOUT;
+        Problem::new(
+            status,
+            "answer-lost",
+            "The provider's answer was lost",
+            detail,
+        )
+    }
+
+    /// What became of a control request, beside the problem.
+    pub fn outcome(mut self, outcome: Value) -> Problem {
+        self.outcome = Some(Box::new(outcome));
+        self
+    }
+
     pub fn status(&self) -> StatusCode {
         self.status
     }
@@ -253,6 +344,10 @@ impl Problem {
         if let Some(wait) = self.retry_after {
             builder.insert_header((header::RETRY_AFTER, wait.as_secs()));
         }
+        if self.challenge {
+            let scheme = HeaderValue::from_static("Bearer realm=\"weir\"");
+            builder.insert_header((header::WWW_AUTHENTICATE, scheme));
+        }
         if let Some(allow) = self.allow {
             builder.insert_header((header::ALLOW, HeaderValue::from_static(allow)));
         }
@@ -262,6 +357,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             field: self.field.as_deref(),
+            outcome: self.outcome.as_deref(),
         };
         builder.body(serde_json::to_string(&document).unwrap_or_default())
     }
@@ -298,6 +394,23 @@ impl From<ActError> for Problem {
             ActError::NotFound(_) => Problem::not_found(error.to_string()),
             ActError::Invalid(_) => Problem::bad_request(error.to_string()),
             ActError::NotRecorded(_) => Problem::unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Problem {
+        match &error {
+            RequestError::NotFound(_) => Problem::not_found(error.to_string()),
+            RequestError::Off(source) => Problem::control_off(source),
+            RequestError::Invalid(_) => {
+                Problem::bad_request(error.to_string()).field("idempotency-key")
+            }
+            RequestError::Conflict(_) => Problem::conflict(error.to_string()),
+            RequestError::KeyReused => Problem::key_reused(),
+            RequestError::Busy | RequestError::NotRecorded(_) => {
+                Problem::unavailable(error.to_string())
+            }
         }
     }
 }

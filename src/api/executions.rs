@@ -3,7 +3,7 @@
 use super::errors::Problem;
 use super::params::{Params, uuid};
 use super::views::{ExecutionView, Page, Surroundings};
-use super::{ApiState, View, store};
+use super::{ApiState, View, control, store};
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path};
 use weir_core::journal::{ExecutionFilter, Reader, StoredExecution};
@@ -107,8 +107,15 @@ pub(super) async fn one(
 ) -> View<ExecutionView> {
     Params::of(&request, &[])?;
     let id = uuid(&id, "an execution")?;
-    let execution = store::read(&state, move |reader| store::execution(reader, id)).await?;
-    Ok(Json(
-        Surroundings::new(&state.monitor, state.base_url()).view_whole(&execution),
-    ))
+    let found = store::read(&state, move |reader| {
+        let execution = store::execution(reader, id)?;
+        let control = control::view(reader, &execution)?;
+        Ok((execution, control))
+    });
+    let (execution, control) = found.await?;
+    let around = Surroundings::new(&state.monitor, state.base_url());
+    Ok(Json(ExecutionView {
+        control: Some(control),
+        ..around.view_whole(&execution)
+    }))
 }

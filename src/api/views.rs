@@ -1,6 +1,7 @@
 //! What clients are shown: the only types that become JSON here. Model and store types never do.
 
 mod alert;
+mod control;
 mod event;
 mod execution;
 mod plugin;
@@ -10,6 +11,7 @@ mod status;
 mod workflow;
 
 pub use alert::*;
+pub use control::*;
 pub use event::*;
 pub use execution::*;
 pub use plugin::*;

@@ -89,7 +89,7 @@ fn reach(printer: &mut Printer, config: &Config) -> Result<(), CliError> {
             .line("  weir submits, cancels and retries nothing: no source has `control: true`")?;
     } else {
         printer.line(format_args!(
-            "  weir may submit, cancel and retry at: {}",
+            "  weir may submit, cancel and retry at: {} (for who has its token)",
             controlled.join(", ")
         ))?;
     }

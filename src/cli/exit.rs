@@ -16,16 +16,20 @@ pub enum Exit {
     NoDaemon = 3,
     /// The daemon answers, but does not know that execution, alert or mute.
     NotFound = 4,
+    /// The daemon does not let us act: no token, a wrong one, or control is off for that source.
+    NotAllowed = 5,
 }
 
 /// Shown at the end of `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  failed, or something is wrong (check: errors; demo: not everything happened)
+  1  failed, or something is wrong (check: errors; demo: not everything happened;
+     cancel, retry, submit: refused, failed or unverifiable; --wait: it did not end as was asked)
   2  wrong usage or configuration, unreadable file
   3  no daemon answers
-  4  the daemon knows no such execution, alert or mute
+  4  the daemon knows no such execution, alert, mute or source
+  5  not allowed: the token is missing or wrong, or control is off for that source
 
 Data goes to stdout, messages to stderr. NO_COLOR is respected.";
 
@@ -70,6 +74,7 @@ impl CliError {
             CliError::Said { exit, .. } => *exit,
             CliError::Client(ClientError::NoDaemon { .. }) => Exit::NoDaemon,
             CliError::Client(error) if error.is_not_found() => Exit::NotFound,
+            CliError::Client(error) if error.is_not_allowed() => Exit::NotAllowed,
             CliError::Client(_) => Exit::Failed,
         }
     }

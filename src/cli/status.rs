@@ -186,12 +186,19 @@ fn show_execution(
         ("no contact since", time(execution.stale_since)),
         ("note", execution.note.clone()),
         ("error", execution.error_message.clone()),
+        ("retried from", execution.retried_from.clone()),
+        ("retried as", execution.retried_as.clone()),
+        ("cancel asked", time(execution.cancel_requested_at)),
         ("page", execution.url.clone()),
     ];
     for (name, value) in rows {
         if let Some(value) = value {
             printer.line(format_args!("  {name:<17} {}", one_line(&value)))?;
         }
+    }
+    for request in &execution.control {
+        let told = one_line(&request.told());
+        printer.line(format_args!("  {:<17} {told}", one_line(&request.action)))?;
     }
     if execution.imported {
         printer.line("  imported: it was already over when weir first saw the source")?;

@@ -72,7 +72,7 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
 }
 
 /// A line per change, until the reader goes or the execution that was asked for is over.
-async fn follow(
+pub(super) async fn follow(
     ctx: &mut Context,
     client: &Client,
     feed: Feed,

@@ -37,6 +37,35 @@ pub struct Execution {
     pub steps_done: Option<u64>,
     pub url: Option<String>,
     pub step_executions: Vec<Step>,
+    pub retried_from: Option<String>,
+    pub retried_as: Option<String>,
+    pub cancel_requested_at: Option<Timestamp>,
+    /// Newest first.
+    pub control: Vec<Request>,
+}
+
+/// What was asked of a provider, and where that stands.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Request {
+    pub id: String,
+    pub action: String,
+    pub state: String,
+    pub settled: bool,
+    pub source: Option<String>,
+    pub new_execution: Option<String>,
+    pub reason: Option<String>,
+    pub answer_status: Option<u16>,
+}
+
+impl Request {
+    /// `refused: this plugin cannot retry`.
+    pub fn told(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("{}: {reason}", self.state),
+            None => self.state.clone(),
+        }
+    }
 }
 
 impl Execution {

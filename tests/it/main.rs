@@ -7,6 +7,7 @@
 
 mod api;
 mod cli;
+mod control;
 mod corridor;
 mod delivery;
 #[path = "../../examples/embed.rs"]

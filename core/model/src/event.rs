@@ -2,6 +2,7 @@
 
 use crate::alert::notification::Severity;
 use crate::id::{ExecutionSeq, RunKey, SourceId};
+use crate::request::{Action, RequestState};
 use crate::status::Status;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -163,6 +164,41 @@ pub enum SystemEvent {
     },
 }
 
+/// What became of a control request. It never is a status: that is what the provider shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ControlEvent {
+    /// On disk, before anybody is asked.
+    Requested {
+        request: Uuid,
+        source: SourceId,
+        action: Action,
+    },
+    /// The provider took it, or its answer was lost; `note` says which.
+    Asked {
+        request: Uuid,
+        source: SourceId,
+        action: Action,
+        note: Option<String>,
+    },
+    Settled {
+        request: Uuid,
+        source: SourceId,
+        action: Action,
+        state: RequestState,
+        reason: String,
+    },
+}
+
+impl ControlEvent {
+    pub fn source(&self) -> SourceId {
+        match self {
+            ControlEvent::Requested { source, .. }
+            | ControlEvent::Asked { source, .. }
+            | ControlEvent::Settled { source, .. } => *source,
+        }
+    }
+}
+
 /// One fact, and what it is about.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -171,6 +207,8 @@ pub enum Event {
     /// By fingerprint.
     Alert(String, AlertEvent),
     System(SystemEvent),
+    /// With the execution that it is about: the old one of a retry, the new one of a submission once it is known.
+    Control(Option<ExecutionSeq>, ControlEvent),
 }
 
 impl ExecutionEvent {
@@ -241,6 +279,11 @@ impl Event {
                 SystemEvent::ReloadFailed { .. } => "config.reload_failed",
                 SystemEvent::Muted { .. } => "alert.muted",
                 SystemEvent::Unmuted { .. } => "alert.unmuted",
+            },
+            Event::Control(_, event) => match event {
+                ControlEvent::Requested { .. } => "control.requested",
+                ControlEvent::Asked { .. } => "control.asked",
+                ControlEvent::Settled { .. } => "control.settled",
             },
         }
     }

@@ -10,6 +10,7 @@ pub mod id;
 pub mod logs;
 pub mod metrics;
 pub mod observation;
+pub mod request;
 pub mod rollup;
 pub mod source;
 pub mod status;

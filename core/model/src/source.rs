@@ -20,6 +20,8 @@ pub struct Rounds {
     open: BTreeMap<JobRef, OpenJob>,
     mentioned: HashSet<JobRef>,
     gone: HashSet<JobRef>,
+    /// Cancelled through weir: their absence is what was asked for.
+    leaving: HashSet<JobRef>,
     pages: u32,
     suspect_since: Option<Timestamp>,
     /// The newest time without contact, from its first failed poll to the first good one.
@@ -42,6 +44,8 @@ struct OpenJob {
 pub struct LostJob {
     pub job: JobRef,
     pub reason: String,
+    /// It waited, weir had asked to cancel it, and it left without ever running: cancelled, not lost.
+    pub cancelled: bool,
 }
 
 /// What the end of a round says about the jobs it did not mention.
@@ -71,6 +75,7 @@ impl Rounds {
             open,
             mentioned: HashSet::new(),
             gone: HashSet::new(),
+            leaving: HashSet::new(),
             pages: 0,
             suspect_since: None,
             outage: None,
@@ -81,6 +86,30 @@ impl Rounds {
     /// The jobs a poll is asked about, at most `limit`.
     pub fn open(&self, limit: usize) -> Vec<JobRef> {
         self.open.keys().take(limit).cloned().collect()
+    }
+
+    /// The provider took (true) or did not keep to (false) a cancel of this job.
+    pub fn expect_to_leave(&mut self, job: &JobRef, leaving: bool) {
+        if !leaving {
+            self.leaving.remove(job);
+        } else if self.open.contains_key(job) {
+            self.leaving.insert(job.clone());
+        }
+    }
+
+    /// Whether a job is open, or was mentioned in this round. Without a run, any run of its id counts.
+    pub fn knows(&self, job: &JobRef) -> bool {
+        let any_run = JobRef {
+            id: job.id.clone(),
+            run: None,
+        };
+        let same =
+            |known: &JobRef| known.id == job.id && (job.run.is_none() || known.run == job.run);
+        self.open
+            .range(any_run..)
+            .take_while(|(known, _)| known.id == job.id)
+            .any(|(known, _)| same(known))
+            || self.mentioned.iter().any(same)
     }
 
     pub fn open_count(&self) -> usize {
@@ -120,6 +149,7 @@ impl Rounds {
         let reference = job_ref(job);
         let status = Status::from(job.state);
         if status.is_closed() {
+            self.leaving.remove(&reference);
             self.open.remove(&reference);
         } else {
             let known = OpenJob {
@@ -151,11 +181,17 @@ impl Rounds {
         let outage = self.outage;
         let held = self.suspect_since.is_some();
         let lost_after = self.lost_after;
+        let leaving = &self.leaving;
+        let cancelled = |reference: &JobRef, job: &OpenJob| {
+            leaving.contains(reference) && job.status.is_waiting()
+        };
         let due = |reference: &JobRef, job: &OpenJob| {
             let missing = job
                 .missing_since
                 .is_some_and(|s| now.duration_since(s) >= lost_after);
-            (gone.contains(reference) || (job.missing_rounds >= 2 && missing)) && !held
+            let expected = cancelled(reference, job);
+            let absent = job.missing_rounds >= 2 && (missing || expected);
+            (gone.contains(reference) || absent) && (!held || expected)
         };
         let lost: Vec<JobRef> = self
             .open
@@ -167,6 +203,7 @@ impl Rounds {
             if let Some(known) = self.open.get(&job) {
                 end.lost.push(LostJob {
                     reason: known.reason(outage),
+                    cancelled: cancelled(&job, known),
                     job,
                 });
             }
@@ -177,7 +214,10 @@ impl Rounds {
     /// Three or more, and over half of the unfinished, vanished together: hold for five minutes.
     fn judge_suspicion(&mut self, now: Timestamp, end: &mut RoundEnd) {
         let total = self.open.len();
-        let missing = self.open.values().filter(|j| j.missing_rounds > 0).count();
+        let missing = self.open.iter();
+        let missing =
+            missing.filter(|(job, j)| j.missing_rounds > 0 && !self.leaving.contains(job));
+        let missing = missing.count();
         // After an outage a provider that lost its queue is no surprise: it restarted.
         let restarted = self.open.values().any(|j| j.outage_since_seen(self.outage));
         let mass = missing >= 3 && missing * 2 > total && !restarted;
@@ -201,6 +241,7 @@ impl Rounds {
 
     /// The verdict is durable: nothing more is expected of this job.
     pub fn forget(&mut self, job: &JobRef) {
+        self.leaving.remove(job);
         self.open.remove(job);
     }
 
@@ -403,6 +444,48 @@ mod tests {
             "{}",
             end.lost[0].reason
         );
+    }
+
+    #[test]
+    fn jobs_that_leave_after_a_cancel_are_cancelled_and_arouse_no_suspicion() {
+        let mut r = rounds();
+        let ids = ["a", "b", "c", "d"];
+        round(&mut r, 0, ids.map(|id| job(id, JobState::Queued)).to_vec());
+        ids.iter()
+            .for_each(|id| r.expect_to_leave(&reference(id), true));
+        // One cannot say of a job that ran whether the cancel ended it.
+        round(
+            &mut r,
+            1,
+            ids.map(|id| {
+                job(
+                    id,
+                    if id == "d" {
+                        JobState::Running
+                    } else {
+                        JobState::Queued
+                    },
+                )
+            })
+            .to_vec(),
+        );
+        assert_eq!(round(&mut r, 2, vec![]).suspect, None);
+        let end = round(&mut r, 3, vec![]);
+        assert_eq!(end.lost.len(), 3);
+        assert!(end.lost.iter().all(|lost| lost.cancelled));
+        let end = round(&mut r, 70, vec![]);
+        assert_eq!((end.lost.len(), end.lost[0].cancelled), (1, false));
+    }
+
+    #[test]
+    fn a_cancel_that_was_not_kept_leaves_the_rules_as_they_are() {
+        let mut r = rounds();
+        round(&mut r, 0, vec![job("a", JobState::Queued)]);
+        r.expect_to_leave(&reference("a"), true);
+        r.expect_to_leave(&reference("a"), false);
+        round(&mut r, 1, vec![]);
+        assert!(round(&mut r, 2, vec![]).lost.is_empty());
+        assert!(!round(&mut r, 70, vec![]).lost[0].cancelled);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use weir_model::status::{Status, StepStatus};
 pub(super) const PAYLOAD_VERSION: u8 = 1;
 
 /// Frozen: a code is never given to another kind. New kinds get new codes.
-pub(super) const KINDS: [(u8, &str); 45] = [
+pub(super) const KINDS: [(u8, &str); 48] = [
     (1, "execution.created"),
     (2, "execution.queued"),
     (3, "execution.initializing"),
@@ -57,6 +57,9 @@ pub(super) const KINDS: [(u8, &str); 45] = [
     (72, "config.reload_failed"),
     (73, "alert.muted"),
     (74, "alert.unmuted"),
+    (80, "control.requested"),
+    (81, "control.asked"),
+    (82, "control.settled"),
 ];
 
 pub(super) fn code_of(kind: &str) -> Option<u8> {
@@ -267,10 +270,15 @@ pub(super) fn encode(event: &Event) -> Result<Encoded, CodecError> {
             });
         }
         Event::System(event) => json(kind, event)?,
+        Event::Control(_, event) => json(kind, event)?,
+    };
+    let execution = match event {
+        Event::Control(execution, _) => *execution,
+        _ => None,
     };
     Ok(Encoded {
         code: stored_code(kind)?,
-        execution: None,
+        execution,
         step: None,
         payload,
     })
@@ -417,6 +425,10 @@ pub(super) fn decode(
         }
         65 => Ok(Decoded::Whole(Event::System(SystemEvent::Stopped))),
         71 => Ok(Decoded::Whole(Event::System(SystemEvent::Reloaded))),
+        80..=82 => Ok(Decoded::Whole(Event::Control(
+            execution,
+            parse(kind, payload)?,
+        ))),
         _ => Ok(Decoded::Whole(Event::System(parse(kind, payload)?))),
     }
 }

@@ -2,8 +2,12 @@
 
 use jiff::Timestamp;
 use weir_model::alert::notification::{AlertStatus, Severity};
-use weir_model::event::{AlertEvent, Event, ExecutionEvent, SourceEvent, SystemEvent};
+use weir_model::event::{
+    AlertEvent, ControlEvent, Event, ExecutionEvent, SourceEvent, SystemEvent,
+};
 use weir_model::id::{ExecutionSeq, Seq, SourceId, WorkflowId};
+use weir_model::observation::JobRef;
+use weir_model::request::{Action, RequestState};
 use weir_model::status::{Status, StepStatus};
 use weir_model::workflow::{ExecutionRecord, Step};
 
@@ -18,6 +22,7 @@ pub enum Commit {
     Checkpoint(Checkpoint),
     Progress(Vec<ProgressRow>),
     Samples(Vec<SampleRow>),
+    Control(Box<ControlCommit>),
 }
 
 impl Commit {
@@ -38,6 +43,7 @@ impl Commit {
             Commit::System(system) => system.events.len(),
             Commit::Progress(rows) => rows.len(),
             Commit::Samples(rows) => rows.len(),
+            Commit::Control(control) => control.events.len(),
             Commit::Outbox(_) | Commit::Checkpoint(_) => 0,
         }
         .saturating_add(1)
@@ -304,6 +310,68 @@ pub struct OutboxUpdate {
     pub receipt: Option<String>,
     /// Another receiver takes it over; none keeps the one it has.
     pub receiver: Option<String>,
+}
+
+/// A control request as it stands now, and what happened to it.
+#[derive(Clone, Debug)]
+pub struct ControlCommit {
+    /// The full new row.
+    pub row: RequestRow,
+    /// Refused when a request with the same key is there, or one that is open for the same execution.
+    pub is_new: bool,
+    pub events: Vec<ControlEvent>,
+    pub recorded_at: Timestamp,
+}
+
+/// How long a key stands for its request.
+pub const KEY_LIFE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
+/// What weir was asked to do at a provider, and where that stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestRow {
+    /// Given by [`super::JournalHandle::next_request_id`].
+    pub id: i64,
+    pub uuid: uuid::Uuid,
+    pub action: Action,
+    pub state: RequestState,
+    pub source: SourceId,
+    pub workflow: Option<WorkflowId>,
+    /// What is cancelled or retried.
+    pub execution: Option<ExecutionSeq>,
+    pub execution_uuid: Option<uuid::Uuid>,
+    /// The provider's name of it.
+    pub job: Option<JobRef>,
+    /// What the client calls it; the same key gets the same answer.
+    pub key: Option<String>,
+    /// Hash of what was asked for: a key that comes back with something else is a mistake.
+    pub digest: Option<Vec<u8>>,
+    /// Executions up to this one were there before it.
+    pub after_execution: ExecutionSeq,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Calls, those that failed too.
+    pub attempts: u32,
+    /// Calls that the provider took.
+    pub asked: u32,
+    /// When the provider last took one, or when its answer was lost.
+    pub asked_at: Option<Timestamp>,
+    /// Not tried again before this.
+    pub not_before: Option<Timestamp>,
+    pub reason: Option<String>,
+    /// The job that a retry or submission made.
+    pub new_job: Option<JobRef>,
+    pub new_execution: Option<ExecutionSeq>,
+    pub new_uuid: Option<uuid::Uuid>,
+    pub answer: Option<RequestAnswer>,
+}
+
+/// What the provider answered to a submission or retry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestAnswer {
+    pub status: u16,
+    pub content_type: String,
+    /// None where it was too large to be kept, or is too old.
+    pub body: Option<Vec<u8>>,
 }
 
 /// Facts about weir itself.

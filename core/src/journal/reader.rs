@@ -1,9 +1,11 @@
 //! Readers of what is committed: pooled read-only connections, keyset pages, nothing without a bound.
 
+mod control;
 mod events;
 mod executions;
 mod rows;
 
+pub use control::Lineage;
 pub use events::StoredEvent;
 pub use executions::{ExecutionFilter, StoredExecution, WorkflowRow};
 pub use rows::CheckpointRow;

@@ -300,6 +300,9 @@ impl Slice<'_> {
         for sql in [
             "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE ends IS NOT NULL AND ends < ?1 ORDER BY id LIMIT 200)",
             "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE state NOT IN (0, 2) AND updated_at < ?1 ORDER BY id LIMIT 200)",
+            // A request is kept as long as an execution that it is about.
+            "DELETE FROM control_requests WHERE id IN (SELECT id FROM control_requests WHERE state >= 2 AND updated_at < ?1
+             AND NOT EXISTS (SELECT 1 FROM executions WHERE seq IN (execution, new_execution)) ORDER BY id LIMIT 200)",
         ] {
             let deleted = self.connection.prepare_cached(sql)?.execute([before])?;
             self.changed |= deleted > 0;

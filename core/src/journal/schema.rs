@@ -4,7 +4,7 @@
 pub(super) const APPLICATION_ID: i64 = 0x7765_6972;
 
 /// One entry per version, from 1.
-pub(super) const MIGRATIONS: &[&str] = &[V1];
+pub(super) const MIGRATIONS: &[&str] = &[V1, V2];
 
 /// The file's name inside the data directory.
 pub(super) const FILE_NAME: &str = "weir.db";
@@ -179,4 +179,49 @@ CREATE TABLE samples (
     count INTEGER NOT NULL,
     PRIMARY KEY (series, width, at)
 ) WITHOUT ROWID;
+";
+
+/// Control requests: what weir was asked to do at a provider. States from 2 on are settled.
+const V2: &str = "
+CREATE TABLE control_requests (
+    id INTEGER PRIMARY KEY,
+    workspace_id INTEGER NOT NULL,
+    uuid BLOB NOT NULL,
+    action INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    workflow INTEGER,
+    -- What is cancelled or retried; with its uuid, which outlives its row.
+    execution INTEGER,
+    execution_uuid BLOB,
+    job_id TEXT,
+    job_run TEXT,
+    -- Idempotency: what the client calls it, and what makes two requests the same one.
+    key TEXT,
+    digest BLOB,
+    -- Executions up to this one were there before it.
+    after_execution INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    asked INTEGER NOT NULL,
+    asked_at INTEGER,
+    not_before INTEGER,
+    reason TEXT,
+    -- The new job of a retry or submission, and its execution once it is known.
+    new_job_id TEXT,
+    new_job_run TEXT,
+    new_execution INTEGER,
+    new_uuid BLOB,
+    answer_status INTEGER,
+    answer_type TEXT,
+    answer BLOB
+);
+CREATE INDEX control_requests_uuid ON control_requests (uuid);
+CREATE INDEX control_requests_open ON control_requests (id) WHERE state < 2;
+CREATE INDEX control_requests_settled ON control_requests (updated_at) WHERE state >= 2;
+CREATE INDEX control_requests_key ON control_requests (source, key) WHERE key IS NOT NULL;
+CREATE INDEX control_requests_execution ON control_requests (execution) WHERE execution IS NOT NULL;
+CREATE INDEX control_requests_new ON control_requests (new_execution) WHERE new_execution IS NOT NULL;
+CREATE INDEX control_requests_answer ON control_requests (id) WHERE answer IS NOT NULL;
 ";

@@ -1,6 +1,7 @@
 //! The writer thread: takes what is queued, makes it durable in one transaction, then tells.
 
 mod append;
+mod control;
 mod pending;
 mod rows;
 
@@ -129,6 +130,7 @@ impl Known {
                 source: next("sources", "id")?,
                 alert: next("alerts", "id")?,
                 outbox: next("outbox", "id")?,
+                request: next("control_requests", "id")?,
             },
         })
     }
@@ -494,6 +496,7 @@ impl Batch<'_> {
             Commit::Checkpoint(checkpoint) => self.checkpoint(&checkpoint),
             Commit::Progress(rows) => self.progress(rows),
             Commit::Samples(rows) => self.samples(&rows),
+            Commit::Control(control) => self.control(*control),
         }
     }
 

@@ -58,6 +58,7 @@ pub(crate) fn source_options(source: &SourceConfig) -> SourceOptions {
         poll_interval: source.poll_interval,
         lost_after: source.lost_after,
         forgotten_before: source.forgotten_before,
+        control: source.control,
     }
 }
 
@@ -126,16 +127,11 @@ pub(crate) fn plugin_spec(
             make_credential(credential).map_err(|m| error(&format!(".credentials.{key}"), m))?;
         credentials.insert(key.clone(), made);
     }
-    let kind = if role == Role::Source {
-        "source"
-    } else {
-        "receiver"
-    };
     Ok(PluginSpec {
         entry: name.to_owned(),
         plugin: plugin_name(&entry.plugin),
         role,
-        uuid: Uuid::new_v5(&origin, format!("{kind}:{name}").as_bytes()),
+        uuid: crate::plugin::entry_uuid(origin, role, name),
         wasm,
         config: entry.config.clone(),
         allow: allow_rules(&entry.origin_allow_list()).map_err(|m| error(".allow", m))?,

@@ -9,6 +9,7 @@ use super::watch;
 use super::{Config, ReloadError, StartError};
 use crate::alert::AlertRouter;
 use crate::clock::Clock;
+use crate::control::{ControlActor, Controlled, Find};
 use crate::exposition;
 use crate::feed::Feed;
 use crate::journal::{
@@ -71,6 +72,7 @@ pub(super) struct Shared {
     pub mutes: Arc<ArcSwap<Vec<Mute>>>,
     pub notifications: broadcast::Sender<Arc<Notification>>,
     pub router: Slot<AlertRouter>,
+    pub control: Slot<ControlActor>,
     pub troubles: Troubles,
     started_at: Timestamp,
     pub sources: RwLock<BTreeMap<String, RunningSource>>,
@@ -83,8 +85,9 @@ pub(super) struct Shared {
 
 #[derive(Clone)]
 pub(super) struct RunningSource {
-    row: SourceRow,
-    control: bool,
+    pub(super) row: SourceRow,
+    pub(super) control: bool,
+    feed: Feed,
     /// What it was configured with; none for a source inside the program.
     config: Option<config::SourceConfig>,
     pub(super) slot: Slot<SourceActor>,
@@ -116,6 +119,18 @@ struct Opened {
     fingerprint: Fingerprint,
     /// It was at work already: only its actor is new.
     kept: bool,
+}
+
+impl RunningSource {
+    fn controlled(&self) -> Controlled {
+        Controlled {
+            name: self.row.name.clone(),
+            allowed: self.control,
+            feed: self.feed.clone(),
+            slot: self.slot.clone(),
+            health: self.health.clone(),
+        }
+    }
 }
 
 pub(super) fn read<T: Clone>(lock: &RwLock<T>) -> T {
@@ -355,6 +370,7 @@ impl Runtime {
             mutes: Arc::default(),
             notifications: broadcast::channel(NOTIFICATIONS).0,
             router: Slot::empty("alerts"),
+            control: Slot::empty("control"),
             troubles,
             started_at: clock.now(),
             sources: RwLock::default(),
@@ -394,6 +410,7 @@ impl Runtime {
             runtime.start_sampler(&config.settings);
         }
         runtime.start_sources(&config).await?;
+        runtime.start_control();
         runtime.start_watchers(&config.settings);
         runtime.tell_downtime(config.settings.sources.is_empty());
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -583,6 +600,23 @@ impl Runtime {
         self.shared.register(self.registry.counters());
     }
 
+    /// After the sources, which it asks: what was open at the end of the last process goes on.
+    fn start_control(&self) {
+        let weak = Arc::downgrade(&self.shared);
+        let find: Find = Arc::new(move |id| {
+            let shared = weak.upgrade()?;
+            let sources = shared.sources.read();
+            let sources = sources.unwrap_or_else(PoisonError::into_inner);
+            let found = sources.values().find(|source| source.row.id == id);
+            found.map(RunningSource::controlled)
+        });
+        let (journal, clock) = (self.shared.journal.clone(), self.shared.clock.clone());
+        keep(&self.shared.control, &self.stopping, move |guard| {
+            ControlActor::new(journal.clone(), clock.clone(), find.clone(), guard)
+        });
+        self.shared.register(self.shared.control.counters());
+    }
+
     fn start_sampler(&mut self, settings: &config::Config) {
         let slot = Slot::empty("sampler");
         let (journal, clock) = (self.shared.journal.clone(), self.shared.clock.clone());
@@ -696,7 +730,8 @@ impl Runtime {
             self.shared.clock.clone(),
         );
         let (options, shared_health) = (options.clone(), health.clone());
-        let name = options.name.clone();
+        let (name, control) = (options.name.clone(), options.control);
+        let asked = feed.clone();
         keep(&slot, &stopping, move |guard| {
             // After a panic it goes on from what is stored, like after a restart.
             let reread = journal.reader().and_then(|reader| {
@@ -731,10 +766,10 @@ impl Runtime {
                 troubles,
             ));
         }
-        let control = config.is_some_and(|c| c.control);
         let running = RunningSource {
             row,
             control,
+            feed: asked,
             config: config.cloned(),
             slot,
             stopping,
@@ -916,6 +951,7 @@ impl Runtime {
             None if name == "registry" => self.registry.try_send(Panic).is_ok(),
             None if name == "metrics" => self.aggregator.try_send(Panic).is_ok(),
             None if name == "alerts" => self.shared.router.try_send(Panic).is_ok(),
+            None if name == "control" => self.shared.control.try_send(Panic).is_ok(),
             None if name == "sampler" => self
                 .sampler
                 .as_ref()

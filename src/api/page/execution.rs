@@ -2,8 +2,8 @@
 
 use super::{Frame, badge, bar, cut, duration, refusal};
 use crate::api::params::uuid;
-use crate::api::views::{EventView, ExecutionView, Surroundings};
-use crate::api::{ApiState, store};
+use crate::api::views::{ControlView, EventView, ExecutionView, Surroundings};
+use crate::api::{ApiState, control, store};
 use actix_web::web::{Data, Path};
 use actix_web::{HttpResponse, http::StatusCode};
 use maud::{Markup, html};
@@ -23,14 +23,18 @@ pub(in crate::api) async fn execution(state: Data<ApiState>, id: Path<String>) -
         let execution = store::execution(reader, id)?;
         let events = reader.execution_events_after(execution.record.seq, Seq(0), EVENTS_MAX)?;
         let names = store::step_names(reader, &events)?;
-        Ok((execution, events, names))
+        let control = control::view(reader, &execution)?;
+        Ok((execution, events, names, control))
     });
-    let (stored, events, names) = match read.await {
+    let (stored, events, names, control) = match read.await {
         Ok(read) => read,
         Err(problem) => return refusal(&state, &problem),
     };
     let around = Surroundings::new(&state.monitor, state.base_url());
-    let view = around.view_whole(&stored);
+    let view = ExecutionView {
+        control: Some(control),
+        ..around.view_whole(&stored)
+    };
     let title = format!(
         "{} #{} · weir",
         cut(&view.workflow_name),
@@ -81,11 +85,25 @@ fn facts(frame: &Frame, view: &ExecutionView) -> Markup {
             @if view.attempt > 1 { dt { "Attempt" } dd { (view.attempt) } }
             @if let Some(since) = view.stale_since { dt { "Stale" } dd.warn { "no contact since " (frame.time(since)) } }
             @if view.suspect { dt { "Suspect" } dd.warn { "not seen, not believed to be gone yet" } }
+            @if let Some(control) = &view.control { (asked(control)) }
             @if view.imported { dt { "Imported" } dd { "it had ended before weir watched" } }
             @if view.corrected { dt { "Corrected" } dd { "the provider changed its verdict" } }
             @for (label, value) in view.labels.iter().take(20) {
                 dt { (cut(label)) } dd { (cut(value.as_str().unwrap_or_default())) }
             }
+        }
+    }
+}
+
+/// What was asked of the provider, newest first, and where it stands in a line of retries.
+fn asked(control: &ControlView) -> Markup {
+    html! {
+        @for (name, other) in [("Retry of", control.retried_from), ("Retried as", control.retried_as)] {
+            @if let Some(id) = other { dt { (name) } dd.id { a href={ "/executions/" (id) } { (id) } } }
+        }
+        @for request in control.control.iter().take(10) {
+            dt { "Asked: " (request.action) }
+            dd { (request.state) @if let Some(reason) = &request.reason { ": " (cut(reason)) } }
         }
     }
 }

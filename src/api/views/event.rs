@@ -6,7 +6,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 use weir_core::journal::StoredEvent;
-use weir_model::event::{AlertEvent, Event, ExecutionEvent, Outcome, SourceEvent, SystemEvent};
+use weir_model::event::{
+    AlertEvent, ControlEvent, Event, ExecutionEvent, Outcome, SourceEvent, SystemEvent,
+};
 use weir_model::id::Seq;
 
 #[derive(Debug, Serialize)]
@@ -100,6 +102,7 @@ fn data(event: &Event, source: Option<&str>) -> Value {
         Event::Source(_, event) => of_source(event, source),
         Event::Alert(fingerprint, event) => alert(event, fingerprint),
         Event::System(event) => system(event),
+        Event::Control(_, event) => control(event, source),
     }
 }
 
@@ -198,6 +201,31 @@ fn alert(event: &AlertEvent, fingerprint: &str) -> Value {
         }
         AlertEvent::Resolved { reason } => json!({ "fingerprint": fingerprint, "reason": reason }),
         AlertEvent::Acknowledged { by } => json!({ "fingerprint": fingerprint, "by": by }),
+    }
+}
+
+fn control(event: &ControlEvent, source: Option<&str>) -> Value {
+    match event {
+        ControlEvent::Requested {
+            request, action, ..
+        } => json!({ "request": request, "source": source, "action": action.as_str() }),
+        ControlEvent::Asked {
+            request,
+            action,
+            note,
+            ..
+        } => {
+            json!({ "request": request, "source": source, "action": action.as_str(), "note": note })
+        }
+        ControlEvent::Settled {
+            request,
+            action,
+            state,
+            reason,
+            ..
+        } => json!({
+            "request": request, "source": source, "action": action.as_str(), "state": state.as_str(), "reason": reason,
+        }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Executions and their steps as clients see them, with live progress or an estimate of it.
 
-use super::{Seconds, Time, elapsed, object};
+use super::{ControlView, Seconds, Time, elapsed, object};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -56,6 +56,9 @@ pub struct ExecutionView {
     pub url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_executions: Option<Vec<StepView>>,
+    /// Not in lists.
+    #[serde(flatten)]
+    pub control: Option<ControlView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -154,6 +157,7 @@ impl Surroundings {
             steps_done: stored.steps.iter().filter(done).count(),
             url: format!("{}/executions/{}", self.base_url, record.uuid),
             step_executions: None,
+            control: None,
         }
     }
 

@@ -147,6 +147,7 @@ fn stored_event(connection: &Connection, row: &Row<'_>) -> Result<StoredEvent> {
     let key = record.as_ref().map(|r| r.key.clone());
     let source = match &event {
         Event::Source(source, _) => Some(*source),
+        Event::Control(_, event) => Some(event.source()),
         _ => key.as_ref().map(|key| key.source),
     };
     let (external_id, run) = key.map(|key| (key.external_id, key.run)).unzip();

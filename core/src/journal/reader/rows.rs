@@ -244,7 +244,7 @@ impl Reader {
     }
 }
 
-fn bounded(limit: usize) -> i64 {
+pub(super) fn bounded(limit: usize) -> i64 {
     i64::try_from(limit.min(PAGE_MAX)).unwrap_or(0)
 }
 

@@ -139,7 +139,7 @@ impl Batch<'_> {
     }
 
     /// Numbers the events, to be written at the end of the batch.
-    fn number_events(
+    pub(super) fn number_events(
         &mut self,
         events: Vec<Encoded>,
         at: Timestamp,
