@@ -8,7 +8,7 @@ mod views;
 mod watch;
 
 pub use control::{RequestError, Submit};
-pub use plan::{BundledPlugin, PlanError, read_secret};
+pub use plan::{BundledPlugin, PlanError, plugin_spec, read_secret};
 pub use views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
 
 use crate::alert::{Acknowledge, LiftMute, SetMute};

@@ -17,6 +17,7 @@ mod faults;
 #[path = "../../core/tests/plugin/guest.rs"]
 #[expect(dead_code, reason = "the tests of the core use the rest of it")]
 mod guest;
+mod guests;
 mod huge;
 mod oracle;
 mod plugins;
