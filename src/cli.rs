@@ -13,6 +13,7 @@ pub mod list;
 pub mod mute;
 pub mod plugin;
 pub mod printer;
+pub mod receiver;
 pub mod run;
 pub mod settings;
 pub mod sources;
@@ -80,6 +81,8 @@ enum Command {
     Unmute(mute::UnmuteArgs),
     /// List sources and how they are
     Sources(sources::Args),
+    /// List receivers, or send one a test alert
+    Receiver(receiver::Args),
     /// Look at plugins
     Plugin(plugin::Args),
     /// Write a configuration for your ComfyUI servers
@@ -161,6 +164,7 @@ async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit, CliError>
         Command::Mute(args) => mute::run(ctx, &args).await,
         Command::Unmute(args) => mute::unmute(ctx, &args).await,
         Command::Sources(args) => sources::run(ctx, &args).await,
+        Command::Receiver(args) => receiver::run(ctx, &args).await,
         Command::Plugin(args) => plugin::run(ctx, &args).await,
         Command::Init(args) => init::run(ctx, &args).await,
         Command::Doctor(args) => doctor::run(ctx, &args).await,

@@ -14,7 +14,7 @@ pub enum Exit {
     Usage = 2,
     /// No daemon answers at the URL.
     NoDaemon = 3,
-    /// The daemon answers, but does not know that execution, alert or mute.
+    /// The daemon answers, but does not know that execution, alert, mute or receiver.
     NotFound = 4,
 }
 
@@ -25,7 +25,7 @@ Exit codes:
   1  failed, or something is wrong (check: errors; demo: not everything happened)
   2  wrong usage or configuration, unreadable file
   3  no daemon answers
-  4  the daemon knows no such execution, alert or mute
+  4  the daemon knows no such execution, alert, mute or receiver
 
 Data goes to stdout, messages to stderr. NO_COLOR is respected.";
 
