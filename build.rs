@@ -7,7 +7,17 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, process};
 
 /// Name in `monitor.ron`, which is also the name of the module's file, where a `-` is a `_`.
-const PLUGINS: &[&str] = &["comfyui", "ntfy", "vertex-ai", "webhook"];
+const PLUGINS: &[&str] = &[
+    "apprise",
+    "comfyui",
+    "discord",
+    "ntfy",
+    "pagerduty",
+    "slack",
+    "telegram",
+    "vertex-ai",
+    "webhook",
+];
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));

@@ -157,6 +157,7 @@ const ADDRESSES: &[Address] = &[
     address!("/api/plugins/{name}", GET => plugins::one),
     address!("/api/plugins/{name}/resume", POST => plugins::resume),
     address!("/api/receivers", GET => sources::receivers),
+    address!("/api/receivers/{name}/test", POST => sources::test_receiver),
     address!("/api/workflows", GET => workflows::list),
     address!("/api/workflows/{id}", GET => workflows::one),
     address!("/api/executions", GET => executions::list),

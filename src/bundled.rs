@@ -31,7 +31,20 @@ mod tests {
     #[test]
     fn every_bundled_plugin_is_a_component() {
         let names: Vec<_> = BUNDLED.iter().map(|bundled| bundled.name).collect();
-        assert_eq!(names, ["comfyui", "ntfy", "vertex-ai", "webhook"]);
+        assert_eq!(
+            names,
+            [
+                "apprise",
+                "comfyui",
+                "discord",
+                "ntfy",
+                "pagerduty",
+                "slack",
+                "telegram",
+                "vertex-ai",
+                "webhook"
+            ]
+        );
         for bundled in BUNDLED {
             // The preamble of a component, which a core module does not have.
             assert_eq!(

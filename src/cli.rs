@@ -14,6 +14,7 @@ pub mod list;
 pub mod mute;
 pub mod plugin;
 pub mod printer;
+pub mod receiver;
 pub mod retry;
 pub mod run;
 pub mod settings;
@@ -100,6 +101,8 @@ enum Command {
     Submit(submit::Args),
     /// List sources and how they are
     Sources(sources::Args),
+    /// List receivers, or send one a test alert
+    Receiver(receiver::Args),
     /// Look at plugins
     Plugin(plugin::Args),
     /// Write a configuration for your ComfyUI servers
@@ -215,6 +218,7 @@ async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit, CliError>
         Command::Retry(args) => retry::run(ctx, &args).await,
         Command::Submit(args) => submit::run(ctx, &args).await,
         Command::Sources(args) => sources::run(ctx, &args).await,
+        Command::Receiver(args) => receiver::run(ctx, &args).await,
         Command::Plugin(args) => plugin::run(ctx, &args).await,
         Command::Init(args) => init::run(ctx, &args).await,
         Command::Doctor(args) => doctor::run(ctx, &args).await,

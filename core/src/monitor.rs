@@ -2,6 +2,7 @@
 
 mod control;
 mod plan;
+mod rehearsal;
 mod runtime;
 mod samples;
 mod views;
@@ -18,6 +19,7 @@ use crate::journal::{CommitError, JournalError, JournalHandle, OpenError, ReadEr
 use crate::live::Board;
 use crate::metrics::MetricsView;
 use crate::plugin::{PluginError, PluginStatus};
+use crate::receiver::{DeliverTest, Tested};
 use crate::sampler::ResourceSample;
 use crate::source::SourceOptions;
 use jiff::SignedDuration;
@@ -302,6 +304,27 @@ impl MonitorHandle {
     /// Messages to the in-process receiver, which is told about every alert.
     pub fn notifications(&self) -> broadcast::Receiver<Arc<Notification>> {
         self.inner.shared.notifications.subscribe()
+    }
+
+    /// Sends a marked test alert to one receiver, past the outbox and the rate, and says what came back.
+    pub async fn test_receiver(&self, name: &str) -> Result<Tested, ActError> {
+        let shared = &self.inner.shared;
+        let receiver = runtime::read(&shared.receivers).remove(name);
+        let receiver = receiver.ok_or_else(|| ActError::NotFound(format!("receiver {name}")))?;
+        let settings = shared.settings.load();
+        let url = runtime::public_url(&settings);
+        let test = DeliverTest(Box::new(rehearsal::notification(
+            name,
+            &url,
+            shared.clock.now(),
+        )));
+        let tested = receiver.slot.ask(test).await;
+        let tested = tested.ok_or_else(|| {
+            ActError::NotRecorded(format!(
+                "receiver {name} is starting or stopping; try again"
+            ))
+        })?;
+        tested.ok_or_else(|| ActError::Invalid(format!("a test of receiver {name} is under way")))
     }
 
     /// Acknowledges an alert by its UUID or fingerprint.

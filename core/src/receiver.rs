@@ -8,7 +8,8 @@ use crate::plugin::{CallError, PluginHandle, PluginState};
 use crate::supervise::{Guard, Panic};
 use crate::trouble::Troubles;
 use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message,
+    ResponseActFuture, WrapFuture,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::VecDeque;
@@ -27,6 +28,8 @@ const BATCH: usize = 16;
 const PROBE: Duration = Duration::from_secs(15 * 60);
 /// Characters of an answer that the ledger keeps.
 const ANSWER_LEN_MAX: usize = 512;
+/// The annotation that says why a message comes from the fallback.
+const FALLBACK_REASON: &str = "fallback_reason";
 
 /// Rung when the outbox has something new; every receiver looks.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub(crate) enum Target {
     /// The daemon's own log.
     Log,
     Plugin(PluginHandle),
+    /// What was sound when the configuration was taken is not any more: a secret that is gone, say.
+    Unusable(String),
 }
 
 /// Look into the outbox.
@@ -61,6 +66,29 @@ pub struct Deliver;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct DeliverUnrecorded(pub Box<Notification>);
+
+/// Deliver this test now, past the outbox and the rate, and say what came back. Refused while another one is under way.
+#[derive(Message)]
+#[rtype(result = "Option<Tested>")]
+pub(crate) struct DeliverTest(pub Box<Notification>);
+
+/// What came of a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tested {
+    /// What the far side, or the handler, said.
+    pub answer: String,
+    /// What the handler will be given with the next message about the same group.
+    pub receipt: Option<String>,
+    /// None = delivered.
+    pub failure: Option<FailureKind>,
+    /// When the far side wants to be asked again.
+    pub retry_after: Option<Duration>,
+}
+
+/// The plugin is ready (again): what waited may go.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Ready;
 
 /// Stop after the delivery that is going on.
 #[derive(Message)]
@@ -83,6 +111,9 @@ pub struct ReceiverActor {
     busy: bool,
     again: bool,
     stopping: bool,
+    testing: bool,
+    /// It was misconfigured when last tried: nothing is sent before this, and then one message, to see.
+    parked_until: Option<Timestamp>,
     timer: Option<actix::SpawnHandle>,
     _guard: Guard,
 }
@@ -91,6 +122,7 @@ pub struct ReceiverActor {
 struct Round {
     next: Option<Timestamp>,
     carried: usize,
+    parked: bool,
 }
 
 /// What one look into the outbox found.
@@ -128,6 +160,8 @@ impl ReceiverActor {
             busy: false,
             again: false,
             stopping: false,
+            testing: false,
+            parked_until: None,
             timer: None,
             _guard: guard,
         }
@@ -150,16 +184,28 @@ impl ReceiverActor {
                 tokio::task::spawn_blocking(move || look(&journal, &name, now, limit)).await;
             let found = looked.map_err(|_| RoundFailed::CutOff)??;
             let full = found.due.len() == limit;
-            let carried = found.due.len();
-            let (mut next, mut settled) = (found.next, false);
+            let (mut carried, mut next, mut settled) = (0, found.next, false);
             for (row, prior) in found.due {
-                let retry = courier.carry(row, prior).await?;
-                settled |= retry.is_none();
-                next = [next, retry].into_iter().flatten().min();
+                let carry = courier.carry(row, prior).await?;
+                carried += 1;
+                if carry.parked {
+                    // The others would fare no better, and the far side need not be told so many times.
+                    return Ok(Round {
+                        next: carry.next,
+                        carried,
+                        parked: true,
+                    });
+                }
+                settled |= carry.next.is_none();
+                next = [next, carry.next].into_iter().flatten().min();
             }
             // What is settled lets later messages about the same group go.
             let next = if full || settled { Some(now) } else { next };
-            Ok(Round { next, carried })
+            Ok(Round {
+                next,
+                carried,
+                parked: false,
+            })
         }
     }
 
@@ -184,9 +230,13 @@ impl ReceiverActor {
 
     fn begin(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        let (limit, later) = self.allowance(now);
+        let (limit, later) = match self.parked_until {
+            Some(until) if until > now => (0, Some(until)),
+            Some(_) => (1, self.allowance(now).1),
+            None => self.allowance(now),
+        };
         if let Some(later) = later {
-            // More than the rate allows waits in the outbox, where nothing is lost.
+            // More than the rate allows waits in the outbox, where nothing is lost; so does everything while parked.
             self.wake_in(
                 Duration::try_from(later.duration_since(now)).unwrap_or_default(),
                 ctx,
@@ -203,8 +253,14 @@ impl ReceiverActor {
                 return;
             }
             let wait = match result {
-                Ok(Round { next, carried }) => {
+                Ok(Round { next, carried, parked }) => {
                     let now = actor.clock.now();
+                    if parked {
+                        actor.parked_until = next;
+                        actor.again = false;
+                    } else if carried > 0 {
+                        actor.parked_until = None;
+                    }
                     if actor.rate.is_some() {
                         actor.sent_at.extend(std::iter::repeat_n(now, carried));
                     }
@@ -277,6 +333,13 @@ struct Courier {
     clock: Clock,
 }
 
+/// What became of one message.
+struct Carried {
+    /// When it is tried again.
+    next: Option<Timestamp>,
+    parked: bool,
+}
+
 /// How the far side took it.
 struct Answer {
     attempt: Attempt,
@@ -285,12 +348,8 @@ struct Answer {
 }
 
 impl Courier {
-    /// Delivers and writes the ledger. Returns when to try again.
-    async fn carry(
-        &self,
-        row: OutboxRow,
-        prior: Option<String>,
-    ) -> Result<Option<Timestamp>, RoundFailed> {
+    /// Delivers and writes the ledger.
+    async fn carry(&self, row: OutboxRow, prior: Option<String>) -> Result<Carried, RoundFailed> {
         let answer = match serde_json::from_str::<Notification>(&row.payload) {
             Ok(notification) => deliver(&self.target, notification, prior).await,
             Err(error) => Answer {
@@ -345,7 +404,10 @@ impl Courier {
         if verdict == Verdict::Dead {
             self.bell.ring();
         }
-        Ok(next)
+        Ok(Carried {
+            next,
+            parked: verdict == Verdict::Park,
+        })
     }
 
     fn tell(&self, verdict: Verdict, answer: &str) {
@@ -380,13 +442,15 @@ impl Courier {
     ) -> Commit {
         let mut payload = row.payload.clone();
         if let Ok(mut notification) = serde_json::from_str::<Notification>(&row.payload) {
+            let reason = format!("{} could not deliver this ({}).", self.name, bounded(why));
             notification.receiver = fallback.to_owned();
-            notification.text = format!(
-                "{} could not deliver this ({}).\n{}",
-                self.name,
-                bounded(why),
-                notification.text
-            );
+            notification.text = format!("{reason}\n{}", notification.text);
+            // A handler that sends no text, such as `webhook`, shows annotations.
+            let annotation = (FALLBACK_REASON.to_owned(), reason);
+            for alert in &mut notification.alerts {
+                alert.annotations.push(annotation.clone());
+            }
+            notification.common_annotations.push(annotation);
             payload = serde_json::to_string(&notification).unwrap_or(payload);
         }
         let taken_over = OutboxRow {
@@ -436,6 +500,7 @@ async fn deliver(target: &Target, notification: Notification, prior: Option<Stri
                 failed(kind, retry_after, text)
             }
         },
+        Target::Unusable(reason) => failed(FailureKind::Misconfigured, None, reason.clone()),
     }
 }
 
@@ -510,7 +575,7 @@ impl Actor for ReceiverActor {
                         let ready = matches!(status.borrow_and_update().state, PluginState::Ready);
                         let Some(addr) = this.upgrade() else { return };
                         if ready {
-                            addr.do_send(Deliver);
+                            addr.do_send(Ready);
                         }
                     }
                 }
@@ -530,6 +595,54 @@ impl Handler<Deliver> for ReceiverActor {
         } else {
             self.begin(ctx);
         }
+    }
+}
+
+impl Handler<Ready> for ReceiverActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Ready, ctx: &mut Self::Context) {
+        // Whatever parked it may be mended; one message finds out.
+        if self.parked_until.is_some() {
+            self.parked_until = Some(self.clock.now());
+        }
+        ctx.notify(Deliver);
+    }
+}
+
+impl Handler<DeliverTest> for ReceiverActor {
+    type Result = ResponseActFuture<Self, Option<Tested>>;
+
+    fn handle(
+        &mut self,
+        DeliverTest(notification): DeliverTest,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        if self.testing || self.stopping {
+            return Box::pin(std::future::ready(None).into_actor(self));
+        }
+        self.testing = true;
+        let target = self.target.clone();
+        let tested = async move { deliver(&target, *notification, None).await };
+        Box::pin(tested.into_actor(self).map(
+            |answer: Answer, actor: &mut Self, ctx: &mut Context<Self>| {
+                actor.testing = false;
+                let (failure, retry_after) = match answer.attempt {
+                    Attempt::Delivered => (None, None),
+                    Attempt::Failed { kind, retry_after } => (Some(kind), retry_after),
+                };
+                if failure.is_none() && actor.parked_until.is_some() {
+                    // The far side was mended: what waited goes now.
+                    ctx.notify(Ready);
+                }
+                Some(Tested {
+                    answer: bounded(&answer.text),
+                    receipt: answer.receipt,
+                    failure,
+                    retry_after,
+                })
+            },
+        ))
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::errors::{Problem, echo};
 use super::params::Params;
-use super::views::{Page, ReceiverView, SourceView};
+use super::views::{Page, ReceiverView, SourceView, TestView};
 use super::{ApiState, View};
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path};
+use std::time::Instant;
 
 pub(super) const PAGING: &[&str] = &["cursor", "limit"];
 
@@ -52,6 +53,18 @@ pub(super) async fn receivers(
         .map(ReceiverView::new)
         .collect();
     page(&params, views, |receiver| &receiver.name)
+}
+
+/// Sends a marked test alert; 200 says that it was tried, the body what came of it.
+pub(super) async fn test_receiver(
+    request: HttpRequest,
+    state: Data<ApiState>,
+    name: Path<String>,
+) -> View<TestView> {
+    Params::of(&request, &[])?;
+    let began = Instant::now();
+    let tested = state.monitor.test_receiver(&name).await?;
+    Ok(Json(TestView::new(&name, tested, began.elapsed())))
 }
 
 /// A page of what is in memory, by name.

@@ -14,7 +14,7 @@ pub enum Exit {
     Usage = 2,
     /// No daemon answers at the URL.
     NoDaemon = 3,
-    /// The daemon answers, but does not know that execution, alert or mute.
+    /// The daemon answers, but does not know that execution, alert, mute or receiver.
     NotFound = 4,
     /// The daemon does not let us act: no token, a wrong one, or control is off for that source.
     NotAllowed = 5,
@@ -28,7 +28,7 @@ Exit codes:
      cancel, retry, submit: refused, failed or unverifiable; --wait: it did not end as was asked)
   2  wrong usage or configuration, unreadable file
   3  no daemon answers
-  4  the daemon knows no such execution, alert, mute or source
+  4  the daemon knows no such execution, alert, mute, source or receiver
   5  not allowed: the token is missing or wrong, or control is off for that source
 
 Data goes to stdout, messages to stderr. NO_COLOR is respected.";

@@ -319,3 +319,28 @@ pub struct Plugin {
     pub strikes: Option<u64>,
     pub last_crash: Option<Value>,
 }
+
+/// Who is told.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Receiver {
+    pub name: String,
+    pub handler: String,
+    pub status: String,
+    pub parked: Option<String>,
+    pub plugin: Option<Value>,
+}
+
+/// What came of a test of a receiver.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct ReceiverTest {
+    pub receiver: String,
+    pub delivered: bool,
+    pub answer: String,
+    pub receipt: Option<String>,
+    pub failure: Option<String>,
+    pub advice: Option<String>,
+    pub retry_after: Option<f64>,
+    pub took: Option<f64>,
+}

@@ -18,11 +18,14 @@ mod faults;
 #[expect(dead_code, reason = "the tests of the core use the rest of it")]
 mod guest;
 mod guests;
+mod handlers;
 mod huge;
 mod oracle;
 mod plugins;
+mod receivers;
 mod recordings;
 mod reload;
 mod replay;
+mod services;
 mod tidy;
 mod vertex;

@@ -6,7 +6,17 @@ use proptest::prelude::*;
 use weir_model::config::{self, Config, Diagnostic, ParseContext};
 
 const CONTEXT: ParseContext<'_> = ParseContext {
-    known_plugins: &["comfyui", "ntfy", "vertex-ai", "webhook"],
+    known_plugins: &[
+        "apprise",
+        "comfyui",
+        "discord",
+        "ntfy",
+        "pagerduty",
+        "slack",
+        "telegram",
+        "vertex-ai",
+        "webhook",
+    ],
     known_timezones: &["UTC", "Europe/Paris", "Europe/Prague", "America/New_York"],
 };
 
@@ -119,7 +129,7 @@ fn monitor_ron_works_with_every_example_uncommented() {
     let (config, warnings) = believed(&text.replace("//~ ", "    "));
     assert_eq!(rendered(&warnings), "");
     assert_eq!(config.sources.len(), 4);
-    assert_eq!(config.alerts.receivers.len(), 2);
+    assert_eq!(config.alerts.receivers.len(), 3);
     assert!(config.alerts.deadman.is_some());
 }
 

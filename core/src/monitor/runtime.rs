@@ -36,6 +36,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch as watching;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use weir_model::alert::fact::receiver_subject;
 use weir_model::alert::mute::Mute;
 use weir_model::alert::notification::Notification;
 use weir_model::alert::route::LOG_RECEIVER;
@@ -151,7 +152,14 @@ impl Shared {
     }
 
     pub(super) fn receiver_views(&self) -> Vec<ReceiverView> {
+        let troubles = self.troubles.active();
+        let trouble = |name: &str| {
+            let subject = receiver_subject(name);
+            let found = troubles.iter().find(|(about, _)| *about == subject);
+            found.map(|(_, message)| message.clone())
+        };
         let view = |(name, receiver): (String, RunningReceiver)| ReceiverView {
+            trouble: trouble(&name),
             name,
             handler: receiver.handler,
             plugin: receiver.plugin.as_ref().map(PluginHandle::status),
@@ -488,12 +496,8 @@ impl Runtime {
         settings: &config::Config,
         opened: Option<Opened>,
     ) {
-        let opened = opened.or_else(|| {
-            let entry = &config?.entry;
-            self.open_plugin("", name, entry, Role::Handler).ok()
-        });
+        let (target, opened) = self.target(name, config, opened);
         let plugin = opened.as_ref().map(|opened| opened.plugin.clone());
-        let target = plugin.clone().map_or(Target::Log, Target::Plugin);
         let slot = Slot::empty(format!("receiver:{name}"));
         let stopping = Stopping::default();
         let (journal, troubles) = (self.shared.journal.clone(), self.shared.troubles.clone());
@@ -548,6 +552,27 @@ impl Runtime {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.to_owned(), running);
+    }
+
+    /// Where a receiver's messages go. What the plan found sound may have changed since: then nothing is delivered, and
+    /// that is said.
+    fn target(
+        &self,
+        name: &str,
+        config: Option<&config::ReceiverConfig>,
+        opened: Option<Opened>,
+    ) -> (Target, Option<Opened>) {
+        let Some(config) = config else {
+            return (Target::Log, None);
+        };
+        let opened = match opened {
+            Some(opened) => Ok(opened),
+            None => self.open_plugin("", name, &config.entry, Role::Handler),
+        };
+        match opened {
+            Ok(opened) => (Target::Plugin(opened.plugin.clone()), Some(opened)),
+            Err(error) => (Target::Unusable(error.to_string()), None),
+        }
     }
 
     fn start_consumers(&self, metrics_at: watching::Sender<Seq>, router_at: watching::Sender<Seq>) {
@@ -1040,6 +1065,14 @@ fn retention(settings: &config::Config) -> Retention {
     }
 }
 
+/// The beginning of every link in a message.
+pub(super) fn public_url(settings: &config::Config) -> String {
+    match &settings.http.public_url {
+        Some(url) => url.to_string(),
+        None => format!("http://{}", settings.http.listen),
+    }
+}
+
 fn router_config(settings: &config::Config) -> RouterConfig {
     let mut receivers: Vec<String> = settings
         .alerts
@@ -1048,14 +1081,13 @@ fn router_config(settings: &config::Config) -> RouterConfig {
         .map(|r| r.name.clone())
         .collect();
     receivers.push(LOG_RECEIVER.to_owned());
-    let public_url = settings.http.public_url.as_ref().map(ToString::to_string);
     RouterConfig {
         workspace: "default".to_owned(),
         rules: settings.alerts.rules.clone(),
         route: settings.alerts.route.clone(),
         receivers,
         fallback: settings.alerts.fallback.clone(),
-        public_url: Some(public_url.unwrap_or_else(|| format!("http://{}", settings.http.listen))),
+        public_url: Some(public_url(settings)),
     }
 }
 

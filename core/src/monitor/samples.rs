@@ -53,10 +53,11 @@ pub(super) fn receivers(journal: &JournalHandle, views: &[ReceiverView]) -> Vec<
         };
         ReceiverSample {
             name: view.name.clone(),
-            parked: view
-                .plugin
-                .as_ref()
-                .is_some_and(|p| matches!(p.state, PluginState::Parked { .. })),
+            parked: view.trouble.is_some()
+                || view
+                    .plugin
+                    .as_ref()
+                    .is_some_and(|p| matches!(p.state, PluginState::Parked { .. })),
             queued: count(&[OutboxState::Queued, OutboxState::Failed]),
             sent: count(&[OutboxState::Sent]),
             failures: view

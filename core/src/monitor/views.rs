@@ -27,6 +27,8 @@ pub struct ReceiverView {
     pub name: String,
     /// The handler's name, or `log`.
     pub handler: String,
+    /// Why nothing is delivered there at present.
+    pub trouble: Option<String>,
     pub plugin: Option<PluginStatus>,
 }
 

@@ -3,11 +3,11 @@
 //! Published as JSON to the root of the server, since ntfy's headers carry ASCII only and titles do not.
 
 use serde::{Deserialize, Serialize};
+use weir_handler::fit::{Style, plain};
+use weir_handler::{Handler, Notification, Severity, Status, words};
 use weir_sdk::{Failure, Far, Request, config, failure, text};
 
-use crate::bindings::exports::weir::plugin::alerts::{Notification, Severity, Status};
-
-pub const CONFIG_SCHEMA: &str = r#"{
+const CONFIG_SCHEMA: &str = r#"{
   "type": "object", "additionalProperties": false, "required": ["url"],
   "properties": {
     "url": {"type": "string", "description": "The topic: https://ntfy.sh/my-topic"},
@@ -20,6 +20,12 @@ pub const CONFIG_SCHEMA: &str = r#"{
 /// ntfy turns longer messages into attachments.
 const MESSAGE_MAX: usize = 4096;
 const TITLE_MAX: usize = 250;
+
+/// ntfy counts bytes and shows a message as it is.
+const PLAIN: Style = Style {
+    escape: plain,
+    units: char::len_utf8,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,8 +57,12 @@ struct Publish<'a> {
     click: Option<&'a str>,
 }
 
-impl Ntfy {
-    pub fn new(config: Config) -> Result<Ntfy, Failure> {
+impl Handler for Ntfy {
+    const NAME: &'static str = "ntfy";
+    const CONFIG_SCHEMA: &'static str = CONFIG_SCHEMA;
+    type Config = Config;
+
+    fn new(config: Config) -> Result<Ntfy, Failure> {
         let (origin, path) = config::split_url("url", &config.url)?;
         let (prefix, topic) = path.rsplit_once('/').unwrap_or(("", ""));
         let is_topic = !topic.is_empty()
@@ -81,7 +91,7 @@ impl Ntfy {
     }
 
     /// Asks the server whether it is an ntfy that is well; publishes nothing.
-    pub fn check(&self, far: &impl Far) -> Result<String, Failure> {
+    fn check(&self, far: &impl Far) -> Result<String, Failure> {
         let response = far.fetch(self.request("GET", "/v1/health", None))?;
         #[derive(Deserialize)]
         struct Health {
@@ -103,31 +113,40 @@ impl Ntfy {
     }
 
     /// Delivered means: the server answered below 300.
-    pub fn deliver(&self, far: &impl Far, notification: &Notification) -> Result<(), Failure> {
+    fn deliver(
+        &self,
+        far: &impl Far,
+        notification: &Notification,
+        _prior: Option<&str>,
+    ) -> Result<Option<String>, Failure> {
         let body = serde_json::to_vec(&self.publish(notification))
             .map_err(|error| failure::permanent(error.to_string()))?;
         far.fetch(self.request("POST", "/", Some(body)))?;
-        Ok(())
+        Ok(None)
     }
+}
 
+impl Ntfy {
     fn publish<'a>(&'a self, notification: &'a Notification) -> Publish<'a> {
         let mut tags = vec![tag(notification).to_owned()];
         tags.extend(self.config.tags.iter().cloned());
-        let message = message(notification);
+        let more = |missing: usize| format!("+{missing} more");
+        let message = PLAIN.lines(
+            &words::lines(notification),
+            MESSAGE_MAX,
+            notification.truncated as usize,
+            more,
+        );
         Publish {
             topic: &self.topic,
             title: text::line(&notification.title, TITLE_MAX),
-            message: if message.is_empty() {
-                text::line(&notification.title, MESSAGE_MAX)
-            } else {
-                message
-            },
+            message,
             priority: self
                 .config
                 .priority
                 .unwrap_or_else(|| priority(notification)),
             tags,
-            click: click(notification),
+            click: words::link(notification),
         }
     }
 
@@ -166,54 +185,4 @@ fn tag(notification: &Notification) -> &'static str {
         (Status::Firing, Severity::Error) => "x",
         (Status::Firing, Severity::Critical) => "rotating_light",
     }
-}
-
-/// Where a tap leads: the only alert's own page, else weir's.
-fn click(notification: &Notification) -> Option<&str> {
-    let url = match notification.alerts.as_slice() {
-        [alert] => alert
-            .url
-            .as_deref()
-            .or(notification.external_url.as_deref()),
-        _ => notification.external_url.as_deref(),
-    }?;
-    let lower = url.get(..8)?.to_ascii_lowercase();
-    (lower.starts_with("http://") || lower.starts_with("https://")).then_some(url)
-}
-
-/// The text, whole lines up to what ntfy takes, and how many lines are missing.
-fn message(notification: &Notification) -> String {
-    let lines: Vec<String> = notification
-        .text
-        .lines()
-        .map(|line| text::line(line, MESSAGE_MAX))
-        .collect();
-    let hidden = notification.truncated as usize;
-    let whole = lines.join("\n");
-    if whole.len() <= MESSAGE_MAX && hidden == 0 {
-        return whole;
-    }
-    // Room for "\n+4294967295 more".
-    let room = MESSAGE_MAX - 20;
-    let mut out = String::new();
-    let mut shown = 0;
-    for line in &lines {
-        if out.len() + line.len() + 1 > room {
-            break;
-        }
-        if shown > 0 {
-            out.push('\n');
-        }
-        out.push_str(line);
-        shown += 1;
-    }
-    if shown == 0 {
-        out = text::cut(lines.first().cloned().unwrap_or_default(), room);
-        shown = 1.min(lines.len());
-    }
-    let missing = hidden + (lines.len() - shown);
-    if missing > 0 {
-        out.push_str(&format!("\n+{missing} more"));
-    }
-    out
 }

@@ -6,8 +6,8 @@
 
 use std::cell::RefCell;
 
-use ntfy::bindings::exports::weir::plugin::alerts::{Alert, Notification, Severity, Status};
 use ntfy::message::{Config, Ntfy};
+use weir_handler::{Alert, Handler, Notification, Severity, Status};
 use weir_sdk::{Failure, Far, Level, Request, Response, config, failure};
 
 struct Server {
@@ -81,7 +81,7 @@ fn published(config: &str, notification: &Notification) -> serde_json::Value {
     let server = server(Ok("{}"));
     ntfy(config)
         .unwrap()
-        .deliver(&server, notification)
+        .deliver(&server, notification, None)
         .unwrap();
     let seen = server.seen.borrow();
     serde_json::from_slice(seen[0].body.as_ref().unwrap()).unwrap()
@@ -93,7 +93,7 @@ fn a_notification_is_posted_as_json_to_the_root_of_the_server() {
     let config = r#"{"url": "https://ntfy.example.net/push/my-topic", "credential": "token", "tags": ["studio"]}"#;
     ntfy(config)
         .unwrap()
-        .deliver(&server, &notification())
+        .deliver(&server, &notification(), None)
         .unwrap();
     let seen = server.seen.borrow();
     let request = &seen[0];
@@ -207,7 +207,7 @@ fn a_failure_of_the_server_is_no_delivery() {
     };
     let error = ntfy(r#"{"url": "https://ntfy.sh/t"}"#)
         .unwrap()
-        .deliver(&server(Err(failure)), &notification())
+        .deliver(&server(Err(failure)), &notification(), None)
         .unwrap_err();
     assert_eq!(
         (error.message.as_str(), error.retry_after_ms),

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use weir_handler::{Alert, Handler, Notification, words};
 use weir_sdk::{Failure, Far, Request, config, failure, text};
 
-use crate::bindings::exports::weir::plugin::alerts::{Alert, Notification, Severity, Status};
-
-pub const CONFIG_SCHEMA: &str = r#"{
+const CONFIG_SCHEMA: &str = r#"{
   "type": "object", "additionalProperties": false, "required": ["url"],
   "properties": {
     "url": {"type": "string", "description": "Where to POST to"},
     "headers": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Headers put on every request"},
-    "credential": {"type": "string", "description": "Name of a credential of this receiver"}
+    "credential": {"type": "string", "description": "Name of a credential of this receiver: StandardWebhooks(...) signs every message, Bearer(...) and others log in"}
   }
 }"#;
 
@@ -63,8 +62,12 @@ struct PayloadAlert<'a> {
     fingerprint: &'a str,
 }
 
-impl Webhook {
-    pub fn new(config: Config) -> Result<Webhook, Failure> {
+impl Handler for Webhook {
+    const NAME: &'static str = "webhook";
+    const CONFIG_SCHEMA: &'static str = CONFIG_SCHEMA;
+    type Config = Config;
+
+    fn new(config: Config) -> Result<Webhook, Failure> {
         // Webhook addresses may carry a query (a key of the receiver), but no fragment and no password.
         let plain = config.url.split('?').next().unwrap_or_default();
         config::split_url("url", plain)?;
@@ -82,7 +85,7 @@ impl Webhook {
     }
 
     /// A webhook cannot be asked without posting to it, so this says only where the messages go.
-    pub fn check(&self, _far: &impl Far) -> Result<String, Failure> {
+    fn check(&self, _far: &impl Far) -> Result<String, Failure> {
         let plain = self.config.url.split('?').next().unwrap_or_default();
         Ok(format!(
             "posts to {}; `weir receiver test` sends a message",
@@ -91,12 +94,17 @@ impl Webhook {
     }
 
     /// Delivered means: the server answered below 300.
-    pub fn deliver(&self, far: &impl Far, notification: &Notification) -> Result<(), Failure> {
+    fn deliver(
+        &self,
+        far: &impl Far,
+        notification: &Notification,
+        _prior: Option<&str>,
+    ) -> Result<Option<String>, Failure> {
         let body = serde_json::to_vec(&payload(notification))
             .map_err(|error| failure::permanent(error.to_string()))?;
         let mut headers = vec![
             ("content-type".to_owned(), "application/json".to_owned()),
-            ("webhook-id".to_owned(), notification.id.clone()),
+            ("webhook-id".to_owned(), header_id(&notification.id)),
         ];
         let own = |name: &str| {
             ["content-type", "webhook-id"]
@@ -118,8 +126,20 @@ impl Webhook {
             credential: self.config.credential.clone(),
             timeout_ms: None,
         })?;
-        Ok(())
+        Ok(None)
     }
+}
+
+/// The id as a header can carry it: receivers may have names of any letters.
+fn header_id(id: &str) -> String {
+    let mut out = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        match byte {
+            b'%' | 0..=0x20 | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
+            _ => out.push(char::from(byte)),
+        }
+    }
+    out
 }
 
 fn payload(notification: &Notification) -> Payload<'_> {
@@ -127,7 +147,7 @@ fn payload(notification: &Notification) -> Payload<'_> {
         version: "4",
         group_key: &notification.key,
         truncated_alerts: notification.truncated,
-        status: status(notification.status),
+        status: words::status(notification.status),
         receiver: &notification.receiver,
         group_labels: map(&notification.group_labels),
         common_labels: map(&notification.common_labels),
@@ -139,7 +159,9 @@ fn payload(notification: &Notification) -> Payload<'_> {
 
 fn alert(alert: &Alert) -> PayloadAlert<'_> {
     let mut labels = map(&alert.labels);
-    labels.entry("severity").or_insert(severity(alert.severity));
+    labels
+        .entry("severity")
+        .or_insert(words::severity(alert.severity));
     let mut annotations = map(&alert.annotations);
     // The names that Alertmanager's own templates use.
     annotations.entry("summary").or_insert(&alert.title);
@@ -147,7 +169,7 @@ fn alert(alert: &Alert) -> PayloadAlert<'_> {
         annotations.entry("description").or_insert(&alert.body);
     }
     PayloadAlert {
-        status: status(alert.status),
+        status: words::status(alert.status),
         labels,
         annotations,
         starts_at: time(alert.since),
@@ -164,26 +186,7 @@ fn map(labels: &[(String, String)]) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-fn status(status: Status) -> &'static str {
-    match status {
-        Status::Firing => "firing",
-        Status::Resolved => "resolved",
-    }
-}
-
-fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Warning => "warning",
-        Severity::Error => "error",
-        Severity::Critical => "critical",
-    }
-}
-
-/// RFC 3339 in UTC with milliseconds; a time that no calendar holds is given as no end.
+/// A time that no calendar holds is given as no end.
 fn time(milliseconds: u64) -> String {
-    i64::try_from(milliseconds)
-        .ok()
-        .and_then(|milliseconds| jiff::Timestamp::from_millisecond(milliseconds).ok())
-        .map_or_else(|| NO_END.to_owned(), |timestamp| format!("{timestamp:.3}"))
+    words::time(milliseconds).unwrap_or_else(|| NO_END.to_owned())
 }

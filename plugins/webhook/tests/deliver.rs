@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use webhook::bindings::exports::weir::plugin::alerts::{Alert, Notification, Severity, Status};
 use webhook::payload::{Config, Webhook};
+use weir_handler::{Alert, Handler, Notification, Severity, Status};
 use weir_sdk::{Failure, Far, Level, Request, Response, config, failure};
 
 #[derive(Default)]
@@ -78,7 +78,7 @@ fn the_payload_is_alertmanagers_version_4() {
     let server = Server::default();
     webhook(r#"{"url": "http://127.0.0.1:9100/hook?key=1", "headers": {"x-team": "ops", "Webhook-Id": "mine"}}"#)
         .unwrap()
-        .deliver(&server, &notification())
+        .deliver(&server, &notification(), None)
         .unwrap();
     let seen = server.seen.borrow();
     assert_eq!(
@@ -129,7 +129,7 @@ fn an_ended_alert_has_its_end_and_absurd_times_do_no_harm() {
     resolved.alerts[0].ends = Some(1_795_337_231_000);
     webhook(r#"{"url": "http://h/"}"#)
         .unwrap()
-        .deliver(&server, &resolved)
+        .deliver(&server, &resolved, None)
         .unwrap();
     let body: serde_json::Value =
         serde_json::from_slice(server.seen.borrow()[0].body.as_ref().unwrap()).unwrap();
@@ -150,7 +150,7 @@ fn a_failure_of_the_receiver_is_no_delivery() {
     };
     let error = webhook(r#"{"url": "http://h/"}"#)
         .unwrap()
-        .deliver(&server, &notification())
+        .deliver(&server, &notification(), None)
         .unwrap_err();
     assert_eq!(
         (error.message.as_str(), error.retry_after_ms),
@@ -186,4 +186,40 @@ fn a_wrong_configuration_is_refused_and_a_key_in_the_url_stays_hidden() {
         said.contains("http://h/x") && !said.contains("s3cret"),
         "{said}"
     );
+}
+
+#[test]
+fn an_id_of_any_letters_fits_into_its_header_and_stays_one_of_its_own() {
+    let server = Server::default();
+    let mut named = notification();
+    named.id = "c0ffee-1-caf\u{e9} %".to_owned();
+    webhook(r#"{"url": "http://h/", "credential": "signing"}"#)
+        .unwrap()
+        .deliver(&server, &named, None)
+        .unwrap();
+    let seen = server.seen.borrow();
+    assert_eq!(
+        seen[0].headers[1],
+        pair("webhook-id", "c0ffee-1-caf%C3%A9%20%25")
+    );
+    assert_eq!(seen[0].credential.as_deref(), Some("signing"));
+}
+
+#[test]
+fn a_fallback_says_why_in_its_annotations() {
+    let server = Server::default();
+    let mut handed_over = notification();
+    let reason = pair("fallback_reason", "phone could not deliver this (status 400).");
+    handed_over.common_annotations.push(reason.clone());
+    handed_over.alerts[0].annotations.push(reason);
+    webhook(r#"{"url": "http://h/"}"#)
+        .unwrap()
+        .deliver(&server, &handed_over, None)
+        .unwrap();
+    let body: serde_json::Value =
+        serde_json::from_slice(server.seen.borrow()[0].body.as_ref().unwrap()).unwrap();
+    for pointer in ["/commonAnnotations", "/alerts/0/annotations"] {
+        let told = body.pointer(pointer).unwrap()["fallback_reason"].as_str();
+        assert_eq!(told, Some("phone could not deliver this (status 400)."));
+    }
 }

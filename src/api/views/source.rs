@@ -3,8 +3,11 @@
 use super::plugin::PluginShort;
 use super::{Seconds, Time};
 use serde::Serialize;
+use std::time::Duration;
 use weir_core::monitor::{ReceiverView as Receiver, SourceView as Source};
 use weir_core::plugin::{PluginState, PluginStatus};
+use weir_core::receiver::Tested;
+use weir_model::alert::delivery::FailureKind;
 
 #[derive(Debug, Serialize)]
 pub struct SourceView {
@@ -97,6 +100,7 @@ pub struct ReceiverView {
     pub name: String,
     pub handler: String,
     pub status: &'static str,
+    /// Why nothing is delivered there at present.
     pub parked: Option<String>,
     pub plugin: Option<PluginShort>,
 }
@@ -105,12 +109,68 @@ impl ReceiverView {
     pub fn new(receiver: &Receiver) -> ReceiverView {
         let plugin = receiver.plugin.as_ref();
         let parked = plugin.filter(|plugin| is_parked(&plugin.state));
+        let parked = parked.map(|plugin| plugin.state.reason().unwrap_or_default().to_owned());
+        let parked = parked.or_else(|| receiver.trouble.clone());
         ReceiverView {
             name: receiver.name.clone(),
             handler: receiver.handler.clone(),
             status: if parked.is_some() { "parked" } else { "ok" },
-            parked: parked.map(|plugin| plugin.state.reason().unwrap_or_default().to_owned()),
+            parked,
             plugin: plugin.map(PluginShort::new),
         }
+    }
+}
+
+/// What came of `POST /api/receivers/{name}/test`.
+#[derive(Debug, Serialize)]
+pub struct TestView {
+    pub receiver: String,
+    pub delivered: bool,
+    /// What the far side, or the handler, said.
+    pub answer: String,
+    pub receipt: Option<String>,
+    /// `transient`, `permanent`, `misconfigured` or `crashed`; none when it was delivered.
+    pub failure: Option<&'static str>,
+    /// What to do about it.
+    pub advice: Option<&'static str>,
+    pub retry_after: Option<Seconds>,
+    pub took: Seconds,
+}
+
+impl TestView {
+    pub fn new(receiver: &str, tested: Tested, took: Duration) -> TestView {
+        let told = tested.failure.map(failure);
+        TestView {
+            receiver: receiver.to_owned(),
+            delivered: tested.failure.is_none(),
+            answer: tested.answer,
+            receipt: tested.receipt,
+            failure: told.map(|(word, _)| word),
+            advice: told.map(|(_, advice)| advice),
+            retry_after: tested.retry_after.map(Seconds::from),
+            took: took.into(),
+        }
+    }
+}
+
+/// The word for a kind of failure, and what an operator can do.
+fn failure(kind: FailureKind) -> (&'static str, &'static str) {
+    match kind {
+        FailureKind::Transient => (
+            "transient",
+            "it may pass: an alert would be tried again for a day, then go to the fallback",
+        ),
+        FailureKind::Permanent => (
+            "permanent",
+            "the far side does not take this message: an alert would go to the fallback at once",
+        ),
+        FailureKind::Misconfigured => (
+            "misconfigured",
+            "correct this receiver in monitor.ron or at the far side, then `systemctl reload weir`; until then its alerts wait",
+        ),
+        FailureKind::Crashed => (
+            "crashed",
+            "the plugin broke: the log says where; `weir plugin list` shows its state",
+        ),
     }
 }

@@ -184,3 +184,44 @@ fn the_demo_shows_all_that_the_recordings_hold() {
     assert!(summary["alerts_delivered"].as_u64().unwrap() >= 2);
     fs::remove_dir_all(summary["data_dir"].as_str().unwrap()).unwrap();
 }
+
+#[test]
+fn a_receiver_is_tried_and_says_what_came_back() {
+    let shell = Shell::alone();
+    // Nobody listens on the discard port.
+    configure(
+        &shell,
+        r#"(http: (listen: "127.0.0.1:0"), data_dir: "data", alerts: (
+            receivers: [(name: "ops", handler: "webhook", config: { "url": "http://127.0.0.1:9/hook" })],
+            route: (receiver: "ops"),
+        ))"#,
+    );
+    let daemon = Daemon::start(&shell, &[]);
+    let weir = |args: &[&str]| shell.weir(&[&["--url", daemon.url.as_str()], args].concat());
+    let log = weir(&["receiver", "test", "log"]);
+    assert_eq!(code(&log), 0, "{}", err(&log));
+    assert!(
+        out(&log).contains("log: written to the log"),
+        "{}",
+        out(&log)
+    );
+    let ops = weir(&["receiver", "test", "ops"]);
+    assert_eq!(code(&ops), 1, "{}", err(&ops));
+    let text = out(&ops);
+    assert!(
+        text.contains("ops: not delivered, transient: connect"),
+        "{text}"
+    );
+    assert!(text.contains("it may pass"), "{text}");
+    let json = weir(&["receiver", "test", "ops", "--json"]);
+    let answer: Value = serde_json::from_str(&out(&json)).unwrap();
+    assert_eq!(answer["delivered"], false);
+    assert_eq!(answer["failure"], "transient");
+    let list = out(&weir(&["receiver", "list"]));
+    assert!(
+        list.contains("ops") && list.contains("webhook") && list.contains("log"),
+        "{list}"
+    );
+    assert_eq!(code(&weir(&["receiver", "test", "nobody"])), 4);
+    assert_eq!(code(&weir(&["receiver", "test", "../x"])), 2);
+}
