@@ -17,6 +17,7 @@ mod faults;
 #[expect(dead_code, reason = "the tests of the core use the rest of it")]
 mod guest;
 mod huge;
+mod live;
 mod oracle;
 mod plugins;
 mod recordings;
