@@ -8,6 +8,7 @@ mod events;
 mod executions;
 pub mod guard;
 mod health;
+mod logs;
 mod page;
 mod params;
 mod plugins;
@@ -32,6 +33,9 @@ use weir_core::monitor::MonitorHandle;
 /// Clients that follow events at one time.
 pub const STREAMS_MAX: usize = 64;
 
+/// Logs that are read at one time: each is a plugin's instance and a request to a provider.
+const LOG_READERS_MAX: usize = 4;
+
 /// What a handler that answers JSON returns.
 type View<T> = Result<web::Json<T>, Problem>;
 
@@ -42,6 +46,7 @@ pub struct ApiState {
     listening: SocketAddr,
     streams: Arc<Semaphore>,
     submissions: Arc<Semaphore>,
+    log_readers: Semaphore,
     /// True once the daemon stops: streams end.
     stopping: watch::Receiver<bool>,
 }
@@ -60,6 +65,7 @@ impl ApiState {
             listening,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             submissions: Arc::new(Semaphore::new(submit::SUBMISSIONS_MAX)),
+            log_readers: Semaphore::new(LOG_READERS_MAX),
             stopping,
         }
     }
@@ -167,6 +173,7 @@ const ADDRESSES: &[Address] = &[
     address!("/api/executions/{id}/cancel", POST => control::cancel),
     address!("/api/executions/{id}/retry", POST => control::retry),
     address!("/api/control/{id}", GET => control::one),
+    address!("/api/executions/{id}/logs", GET => logs::of_execution),
     address!("/api/alerts", GET => alerts::list),
     address!("/api/alerts/{id}", GET => alerts::one),
     address!("/api/alerts/{id}/ack", POST => alerts::acknowledge),

@@ -20,6 +20,7 @@ mod guest;
 mod guests;
 mod handlers;
 mod huge;
+mod live;
 mod oracle;
 mod plugins;
 mod receivers;
