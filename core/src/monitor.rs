@@ -7,7 +7,7 @@ mod samples;
 mod views;
 mod watch;
 
-pub use plan::{BundledPlugin, PlanError, read_secret};
+pub use plan::{BundledPlugin, PlanError, plugin_spec, read_secret};
 pub use views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
 
 use crate::alert::{Acknowledge, LiftMute, SetMute};

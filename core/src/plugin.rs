@@ -23,6 +23,7 @@ mod meter;
 mod reload;
 mod scrub;
 mod status;
+mod tape;
 mod text;
 
 use std::collections::BTreeMap;
@@ -45,9 +46,10 @@ pub use handle::{CallError, PluginHandle};
 pub use host::{HostOptions, PluginError, PluginHost};
 pub use limits::Limits;
 pub use status::{
-    Capabilities, Counters, CrashCause, CrashReport, Manifest, PluginState, PluginStatus,
+    Capabilities, Counters, CrashCause, CrashReport, Examined, Manifest, PluginState, PluginStatus,
     ReloadReport,
 };
+pub use tape::{Exchange, Tape, TapedAnswer, TapedBody, TapedRequest};
 
 /// What an entry of monitor.ron uses its plugin as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

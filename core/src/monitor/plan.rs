@@ -86,7 +86,7 @@ pub(crate) fn plugin_name(plugin: &PluginRef) -> String {
 }
 
 /// Makes an entry ready to be opened. `path`: the way to it, for errors.
-pub(crate) fn plugin_spec(
+pub fn plugin_spec(
     path: &str,
     name: &str,
     entry: &PluginEntry,

@@ -34,6 +34,7 @@ pub(super) use template::defused;
 use super::Failure;
 use super::credential::{Credential, Redactor, Token, TokenAnswer, TokenRequest, header_value};
 use super::limits::Limits;
+use super::tape::{Tape, TapedRequest};
 use super::text::printable;
 use pin::Clients;
 use request::{Ready, Wanted, parse_method};
@@ -87,6 +88,8 @@ pub(super) struct Egress {
     rate: Mutex<Rate>,
     denied: Mutex<HashMap<String, Instant>>,
     requests: AtomicU64,
+    /// Between the guest and everything here, for the author's tools.
+    tape: Option<(Arc<Tape>, Redactor)>,
 }
 
 impl Egress {
@@ -99,7 +102,19 @@ impl Egress {
             resolver,
             denied: Mutex::new(HashMap::new()),
             requests: AtomicU64::new(0),
+            tape: None,
         }
+    }
+
+    /// What the guest asks is recorded on the tape, or answered from it.
+    pub(super) fn taped(mut self, tape: Arc<Tape>, redactor: Redactor) -> Egress {
+        self.tape = Some((tape, redactor));
+        self
+    }
+
+    /// The time that a taped guest is told.
+    pub(super) fn tape_now_ms(&self) -> Option<u64> {
+        self.tape.as_ref().and_then(|(tape, _)| tape.now_ms())
     }
 
     /// Requests that were sent, whatever came back.
@@ -127,6 +142,25 @@ impl Egress {
 
     /// `http.send`. `call_requests` counts the requests of the guest's running call.
     pub(super) async fn send(
+        &self,
+        request: HttpRequest,
+        call_requests: &mut u32,
+    ) -> Result<HttpResponse, Failure> {
+        let Some((tape, redactor)) = &self.tape else {
+            return self.send_live(request, call_requests).await;
+        };
+        if let Some(answer) = tape.play(&request) {
+            *call_requests += 1;
+            return answer;
+        }
+        let redact = |text: &str| redactor.redact(text);
+        let taped = TapedRequest::of(&request, &redact);
+        let result = self.send_live(request, call_requests).await;
+        tape.record(taped, &result, &redact);
+        result
+    }
+
+    async fn send_live(
         &self,
         request: HttpRequest,
         call_requests: &mut u32,

@@ -13,7 +13,6 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 use wasmtime::{Cache, CacheConfig, Config, Engine};
 
-use super::PluginSpec;
 use super::aside::{Aside, REPORTS_LEN_MAX, Worker};
 use super::contract;
 use super::credential::Redactor;
@@ -27,7 +26,9 @@ use super::lifecycle::Lifecycle;
 use super::load::LoadQueue;
 use super::meter::Ticker;
 use super::reload::FileWatch;
-use super::status::{Capabilities, Counters, PluginState, PluginStatus};
+use super::status::{Capabilities, Counters, Examined, PluginState, PluginStatus};
+use super::tape::Tape;
+use super::{PluginSpec, WasmBytes};
 
 const THREADS_MAX: usize = 64;
 /// Entries that wait to be taken up by one thread.
@@ -121,13 +122,38 @@ impl PluginHost {
 
     /// Returns at once; loading and opening go on by themselves and show in the handle's status.
     pub fn open(&self, spec: PluginSpec) -> PluginHandle {
+        self.open_with(spec, None)
+    }
+
+    /// As `open`, with a tape on the guest's way out.
+    pub fn open_taped(&self, spec: PluginSpec, tape: Arc<Tape>) -> PluginHandle {
+        self.open_with(spec, Some(tape))
+    }
+
+    /// Reads, compiles and links a file without running anything of it. The error is one line for its author.
+    pub async fn examine(&self, wasm: WasmBytes, file_bytes_max: u64) -> Result<Examined, String> {
+        let linked = self.inner.loader.load(wasm, file_bytes_max).await;
+        let linked = linked.map_err(|error| error.to_string())?;
+        let ty = linked.pre.component().component_type();
+        Ok(Examined {
+            capabilities: linked.capabilities,
+            imports: ty
+                .imports(&self.inner.engine)
+                .map(|(name, _)| name.to_owned())
+                .collect(),
+            sha256: linked.sha256.to_string(),
+            file_bytes: linked.file_bytes,
+        })
+    }
+
+    fn open_with(&self, spec: PluginSpec, tape: Option<Arc<Tape>>) -> PluginHandle {
         let (orders_tx, orders) = mpsc::channel(ORDERS_LEN_MAX);
         let (asides_tx, asides) = mpsc::channel(ORDERS_LEN_MAX);
         let (closing_tx, closing) = watch::channel(false);
         let (status, status_rx) = watch::channel(first_status(&spec));
         let status = Arc::new(status);
         let resume = Arc::new(Notify::new());
-        let surroundings = Arc::new(self.surroundings(&spec));
+        let surroundings = Arc::new(self.surroundings(&spec, tape));
         let egress = Arc::clone(&surroundings.egress);
         let spec = Arc::new(spec);
         let (linked, linked_rx) = watch::channel(None);
@@ -193,7 +219,7 @@ impl PluginHost {
         }
     }
 
-    fn surroundings(&self, spec: &PluginSpec) -> Surroundings {
+    fn surroundings(&self, spec: &PluginSpec, tape: Option<Arc<Tape>>) -> Surroundings {
         let redactor = Redactor::of(&spec.credentials);
         let grant = EgressGrant {
             plugin: spec.plugin.clone(),
@@ -205,10 +231,14 @@ impl PluginHost {
         };
         let resolver = Arc::clone(&self.inner.resolver);
         let gauge = Arc::new(Gauge::new(spec.limits.clone()));
+        let mut egress = Egress::new(grant, &spec.limits, resolver);
+        if let Some(tape) = tape {
+            egress = egress.taped(tape, redactor.clone());
+        }
         Surroundings {
             engine: self.inner.engine.clone(),
             ticker: Arc::clone(&self.inner.ticker),
-            egress: Arc::new(Egress::new(grant, &spec.limits, resolver)),
+            egress: Arc::new(egress),
             log: Arc::new(GuestLog::new(
                 &spec.plugin,
                 &spec.entry,

@@ -102,6 +102,17 @@ impl Capabilities {
     }
 }
 
+/// What a file is, found without running anything of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    pub capabilities: Capabilities,
+    /// Names of the imported interfaces.
+    pub imports: Vec<String>,
+    /// In hex.
+    pub sha256: String,
+    pub file_bytes: u64,
+}
+
 /// Totals since the entry was opened in this daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
