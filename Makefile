@@ -10,7 +10,7 @@ ARGS ?=
 TARGET = $(or $(shell $(CARGO) metadata --no-deps --offline --format-version 1 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help plugins host-tools build install run demo test test-plugins test-crash bench bench-smoke fmt lint wall doc check
+.PHONY: help plugins guests host-tools build install run demo test test-plugins test-guests guest-figures test-crash bench bench-smoke fmt lint wall doc check
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,20 @@ ifneq ($(NEXTEST),)
 else
 	cd plugins && $(CARGO) test --locked --workspace --lib --tests
 endif
+	cd plugins && $(CARGO) test --locked --doc -p weir-sdk
+
+guests: host-tools ## Build the example plugins in Rust, Python, JavaScript and C (sets up the tools if they are missing)
+	@scripts/build-guests.sh
+
+test-guests: plugins guests ## Test the plugins of all four languages in the real host
+ifneq ($(NEXTEST),)
+	WEIR_GUESTS=required $(CARGO) nextest run --locked --workspace -E 'test(guests::)'
+else
+	WEIR_GUESTS=required $(CARGO) test --locked --workspace --test it guests::
+endif
+
+guest-figures: plugins guests ## Print what a plugin costs, by language
+	WEIR_GUESTS=required $(CARGO) test --locked --workspace --test it guests::figures -- --nocapture
 
 test: test-plugins ## Run every test
 	$(CARGO) test --locked --workspace --doc
