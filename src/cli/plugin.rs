@@ -1,8 +1,13 @@
 //! `weir plugin`: what can be asked about plugins, one file per question.
 
+mod check;
 mod inspect;
 mod list;
+mod new;
 mod resume;
+mod run;
+mod test;
+mod workbench;
 
 use super::Context;
 use super::exit::{CliError, Exit};
@@ -21,6 +26,14 @@ enum PluginCommand {
     Inspect(inspect::Args),
     /// Forgive a plugin its crashes, read its file again and try it now
     Resume(resume::Args),
+    /// For authors: make a new plugin, in Rust, Python, JavaScript or C
+    New(new::Args),
+    /// For authors: does it fit, and does it behave when its far side does not
+    Check(check::Args),
+    /// For authors: call it once against its real far side, and again whenever its file changes
+    Run(run::Args),
+    /// For authors: play a recorded cassette to it without any network, or record one
+    Test(test::Args),
 }
 
 pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
@@ -28,6 +41,10 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
         PluginCommand::List(args) => list::run(ctx, args).await,
         PluginCommand::Inspect(args) => inspect::run(ctx, args).await,
         PluginCommand::Resume(args) => resume::run(ctx, args).await,
+        PluginCommand::New(args) => new::run(ctx, args),
+        PluginCommand::Check(args) => check::run(ctx, args).await,
+        PluginCommand::Run(args) => run::run(ctx, args).await,
+        PluginCommand::Test(args) => test::run(ctx, args).await,
     }
 }
 

@@ -16,6 +16,7 @@ mod faults;
 #[path = "../../core/tests/plugin/guest.rs"]
 #[expect(dead_code, reason = "the tests of the core use the rest of it")]
 mod guest;
+mod guests;
 mod handlers;
 mod huge;
 mod oracle;

@@ -1,0 +1,271 @@
+//! A plugin on the workbench: one file, opened in a host of its own, for the author's commands.
+
+use super::super::Context;
+use super::super::exit::CliError;
+use super::super::settings;
+use crate::bundled::BUNDLED;
+use clap::Args;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use uuid::Uuid;
+use weir_core::monitor::{BundledPlugin, plugin_spec};
+use weir_core::plugin::{
+    AllowRule, CallError, HostOptions, Limits, PluginHost, PluginSpec, Role, WasmBytes,
+};
+use weir_model::alert::notification::{AlertStatus, Notification, NotifiedAlert, Severity};
+use weir_model::observation::{Coverage, FailureKind, Observation, Page};
+
+/// How often the file is looked at with `--watch`.
+const FILE_POLL: Duration = Duration::from_millis(300);
+
+/// What is on the workbench.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Subject {
+    /// The plugin: a component, or the core module that cargo makes
+    pub(super) file: PathBuf,
+    /// Its `config` as JSON, or @FILE
+    #[arg(long, value_name = "JSON", conflicts_with = "entry")]
+    pub(super) config: Option<String>,
+    /// Take config, credentials, allow and limits of this source or receiver of the configuration
+    #[arg(long, value_name = "NAME")]
+    pub(super) entry: Option<String>,
+    /// The configuration that --entry is taken from [default: the one that `weir run` would use]
+    #[arg(long, value_name = "FILE", requires = "entry")]
+    pub(super) from: Option<PathBuf>,
+}
+
+impl Subject {
+    /// The config of the command line, if there is one there.
+    pub(super) fn config(&self) -> Result<Option<Value>, CliError> {
+        let Some(given) = &self.config else {
+            return Ok(None);
+        };
+        let text = match given.strip_prefix('@') {
+            None => given.clone(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| CliError::usage(format!("{path}: {error}")))?,
+        };
+        let config: Value = serde_json::from_str(&text)
+            .map_err(|error| CliError::usage(format!("--config is no JSON: {error}")))?;
+        if config.is_object() {
+            Ok(Some(config))
+        } else {
+            Err(CliError::usage(
+                "--config: expected an object, {\"url\": \"...\"}",
+            ))
+        }
+    }
+
+    /// The file with everything that it is given.
+    pub(super) fn spec(&self, ctx: &Context, role: Role) -> Result<PluginSpec, CliError> {
+        let Some(name) = &self.entry else {
+            let config = self.config()?.unwrap_or_else(|| json!({}));
+            return Ok(spec(&self.file, role, config));
+        };
+        let loaded = settings::load(self.from.as_deref(), &ctx.paths)
+            .map_err(|error| CliError::usage(error.to_string()))?;
+        let config = loaded.config;
+        let source = config
+            .sources
+            .iter()
+            .find(|source| source.name == *name)
+            .map(|source| &source.entry)
+            .filter(|_| role == Role::Source);
+        let receiver = config
+            .alerts
+            .receivers
+            .iter()
+            .find(|receiver| receiver.name == *name)
+            .map(|receiver| &receiver.entry)
+            .filter(|_| role == Role::Handler);
+        let entry = source.or(receiver).ok_or_else(|| {
+            CliError::usage(format!(
+                "{} has no {} `{name}`",
+                loaded.path.display(),
+                role_word(role)
+            ))
+        })?;
+        let bundled: Vec<BundledPlugin> = BUNDLED
+            .iter()
+            .map(|bundled| BundledPlugin {
+                name: bundled.name,
+                bytes: bundled.bytes,
+            })
+            .collect();
+        let mut spec = plugin_spec(name, name, entry, role, Uuid::nil(), &bundled)
+            .map_err(|error| CliError::usage(error.to_string()))?;
+        // The file of the command line is tried, whatever the entry names.
+        spec.wasm = wasm(&self.file);
+        Ok(spec)
+    }
+}
+
+fn wasm(file: &Path) -> WasmBytes {
+    WasmBytes::File {
+        path: file.to_owned(),
+        sha256: None,
+    }
+}
+
+/// A plugin with this config and nothing else: it may reach the origins that the config names.
+pub(super) fn spec(file: &Path, role: Role, config: Value) -> PluginSpec {
+    PluginSpec {
+        entry: "workbench".to_owned(),
+        plugin: file.file_name().map_or_else(
+            || file.display().to_string(),
+            |name| name.to_string_lossy().into_owned(),
+        ),
+        role,
+        uuid: Uuid::nil(),
+        wasm: wasm(file),
+        allow: AllowRule::from_config(&config),
+        config,
+        credentials: BTreeMap::new(),
+        limits: Limits::default(),
+    }
+}
+
+pub(super) fn host(ctx: &Context) -> Result<PluginHost, CliError> {
+    PluginHost::start(HostOptions {
+        cache_dir: Some(ctx.paths.cache_dir()),
+        threads: 1,
+        file_poll: FILE_POLL,
+        ..HostOptions::default()
+    })
+    .map_err(|error| CliError::failed(error.to_string()))
+}
+
+/// What the plugin is: by its exports, which cannot lie.
+pub(super) async fn role(host: &PluginHost, file: &Path) -> Result<Role, CliError> {
+    let examined = host
+        .examine(wasm(file), Limits::default().file_bytes)
+        .await
+        .map_err(CliError::failed)?;
+    match (examined.capabilities.alerts, examined.capabilities.jobs) {
+        (true, _) => Ok(Role::Handler),
+        (_, true) => Ok(Role::Source),
+        _ => Err(CliError::failed(
+            "it exports neither `alerts` nor `jobs`: weir has no use for it",
+        )),
+    }
+}
+
+pub(super) fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Source => "source",
+        Role::Handler => "receiver",
+    }
+}
+
+/// The plugin's log lines and weir's own, to stderr.
+pub(super) fn log_to_stderr(level: &str) {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .with_ansi(false);
+    // A test may have a subscriber already.
+    let _ = tracing_subscriber::registry()
+        .with(super::super::run::filter(level))
+        .with(layer)
+        .try_init();
+}
+
+/// A notification that a person recognises as a sample. `message` tells one message of the group from the next.
+pub(super) fn sample(message: &str, status: AlertStatus, alerts: usize) -> Notification {
+    let since: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().expect("it is a time");
+    let ends: jiff::Timestamp = "2026-01-02T03:34:05Z".parse().expect("it is a time");
+    let resolved = status == AlertStatus::Resolved;
+    let alert = |n: usize| NotifiedAlert {
+        fingerprint: format!("{n:016x}"),
+        status,
+        severity: Severity::Error,
+        title: format!("nightly-{n} failed"),
+        body: format!(
+            "nightly-{n} failed on studio: <b>out of memory</b> & *more* — žluťoučký \"kůň\""
+        ),
+        labels: vec![
+            ("alertname".into(), "ExecutionFailed".into()),
+            ("workflow".into(), format!("nightly-{n}")),
+        ],
+        annotations: vec![],
+        since,
+        ends: resolved.then_some(ends),
+        count: 3,
+        executions: vec![Uuid::nil().to_string()],
+        url: Some("http://127.0.0.1:8000/alerts/1".into()),
+    };
+    let alerts: Vec<NotifiedAlert> = (1..=alerts).map(alert).collect();
+    let lines: Vec<&str> = alerts.iter().map(|alert| alert.body.as_str()).collect();
+    Notification {
+        id: format!("sample-{message}"),
+        key: "sample".into(),
+        severity: Severity::Error,
+        title: alerts.first().map_or_else(String::new, |alert| {
+            let resolved = if resolved { " (resolved)" } else { "" };
+            format!("{}{resolved}", alert.title)
+        }),
+        text: lines.join("\n"),
+        test: true,
+        receiver: "workbench".into(),
+        status,
+        group_labels: vec![],
+        common_labels: vec![("alertname".into(), "ExecutionFailed".into())],
+        common_annotations: vec![],
+        truncated: if alerts.len() > 100 { 12 } else { 0 },
+        alerts,
+        external_url: Some("http://127.0.0.1:8000/".into()),
+    }
+}
+
+/// A page as JSON.
+pub(super) fn page_json(page: &Page) -> Value {
+    let observations: Vec<Value> = page
+        .observations
+        .iter()
+        .map(|observation| match observation {
+            Observation::Job(job) => json!({ "job": job }),
+            Observation::Progress(progress) => json!({ "progress": progress }),
+            Observation::Gone(job) => json!({ "gone": job }),
+        })
+        .collect();
+    let coverage = match page.coverage {
+        Coverage::More => "more",
+        Coverage::Partial => "partial",
+        Coverage::Complete => "complete",
+    };
+    json!({ "observations": observations, "cursor": page.cursor, "coverage": coverage })
+}
+
+/// A failed call as JSON: what a guest said, or what became of it.
+pub(super) fn error_json(error: &CallError) -> Value {
+    match error {
+        CallError::Failed {
+            message,
+            kind,
+            retry_after,
+        } => json!({
+            "failure": { "kind": kind, "message": message, "retry_after_ms": retry_after.map(|wait| wait.as_millis() as u64) }
+        }),
+        CallError::Crashed { report } => json!({
+            "crash": { "cause": report.cause.to_string(), "call": report.call, "message": report.message, "stderr": report.stderr }
+        }),
+        other => json!({ "error": other.to_string() }),
+    }
+}
+
+/// One word for what weir would do.
+pub(super) fn kind_word(kind: Option<FailureKind>) -> &'static str {
+    match kind {
+        Some(FailureKind::Transient) => "transient",
+        Some(FailureKind::Permanent) => "permanent",
+        Some(FailureKind::Misconfigured) => "misconfigured",
+        Some(FailureKind::NotFound) => "not-found",
+        Some(FailureKind::Unsupported) => "unsupported",
+        None => "no kind, so transient",
+    }
+}

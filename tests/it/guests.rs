@@ -1,0 +1,88 @@
+//! Guests in Rust, Python, JavaScript and C, built from source, in the real host and against real sockets.
+//!
+//! `make test-guests` builds them and runs these tests. Without it (`make test` on a machine without those compilers) a
+//! test whose guest is not there says so and passes.
+
+mod example;
+mod figures;
+mod server;
+mod tools;
+mod unruly;
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use uuid::Uuid;
+use weir_core::plugin::{
+    AllowRule, HostOptions, Limits, PluginHandle, PluginHost, PluginSpec, Role, WasmBytes,
+};
+
+const LANGUAGES: [&str; 4] = ["rust", "python", "js", "c"];
+
+/// The file of a guest; none where it was not built and nobody insists.
+fn guest(name: &str) -> Option<PathBuf> {
+    let file = built().join(format!("{name}.wasm"));
+    if file.is_file() {
+        return Some(file);
+    }
+    assert!(
+        std::env::var_os("WEIR_GUESTS").is_none(),
+        "{} is not built: run `make test-guests`",
+        file.display()
+    );
+    eprintln!(
+        "skipped: {} is not built (make test-guests)",
+        file.display()
+    );
+    None
+}
+
+/// Where `scripts/build-guests.sh` builds to.
+fn built() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/plugins/target")
+}
+
+/// Compiled guests are kept between tests: each test is a process of its own.
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests-cache")
+}
+
+fn host() -> PluginHost {
+    PluginHost::start(HostOptions {
+        cache_dir: Some(cache()),
+        threads: 1,
+        ..HostOptions::default()
+    })
+    .unwrap()
+}
+
+fn spec(file: PathBuf, role: Role, config: Value) -> PluginSpec {
+    PluginSpec {
+        entry: "e1".into(),
+        plugin: "guest".into(),
+        role,
+        uuid: Uuid::nil(),
+        wasm: WasmBytes::File {
+            path: file,
+            sha256: None,
+        },
+        allow: AllowRule::from_config(&config),
+        config,
+        credentials: BTreeMap::new(),
+        limits: Limits {
+            backoff_base: Duration::from_millis(1),
+            ..Limits::default()
+        },
+    }
+}
+
+/// Waits until it is ready; compiling a guest of 19 MB takes its time on a busy machine.
+async fn ready(handle: &PluginHandle) {
+    let mut status = handle.subscribe();
+    let waiting = status.wait_for(|status| status.state.name() == "ready");
+    let found = tokio::time::timeout(Duration::from_secs(300), waiting).await;
+    if found.is_err() {
+        panic!("not ready but {:?}", handle.status());
+    }
+}
