@@ -306,7 +306,7 @@ mod tests {
         HttpRequest {
             method: "POST".into(),
             url: "http://h/canary".into(),
-            headers: vec![("X-Canary".into(), "canary".into())],
+            headers: vec![("X-Token".into(), "canary".into())],
             body: Some(body.as_bytes().to_vec()),
             ..HttpRequest::default()
         }

@@ -64,6 +64,7 @@ const SDK: &[File] = &[
     sdk!("src/config.rs"),
     sdk!("src/contract.rs"),
     sdk!("src/failure.rs"),
+    sdk!("src/lenient.rs"),
     sdk!("src/lib.rs"),
     sdk!("src/plugin.rs"),
     sdk!("src/request.rs"),
