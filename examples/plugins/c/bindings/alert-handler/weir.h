@@ -202,10 +202,14 @@ typedef struct {
 
 typedef struct weir_plugin_http_request_t {
   weir_string_t   method;
+  // Absolute http or https. With a credential of the kind Url: "credential:", "credential:/suffix" or "credential:?query", where the
+  // host puts the secret base URL in place of "credential:". A segment of the path may hold {{secret:NAME}}.
   weir_string_t   url;
+  // A value may hold {{secret:NAME}}.
   weir_plugin_http_list_header_t   headers;
+  // Strings of a JSON body may hold {{secret:NAME}}.
   weir_option_list_u8_t   body;
-  // A name: the host signs, the guest never sees the secret.
+  // A name: the host signs, the guest never sees the secret. It goes only to the origins that the operator bound it to.
   weir_option_string_t   credential;
   weir_option_u32_t   timeout_ms;
 } weir_plugin_http_request_t;
