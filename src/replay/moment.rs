@@ -115,7 +115,7 @@ impl<'a> Moment<'a> {
         })
     }
 
-    fn queue_remaining(&self) -> usize {
+    pub(super) fn queue_remaining(&self) -> usize {
         #[derive(Deserialize, Default)]
         struct Queue<'a> {
             #[serde(borrow)]

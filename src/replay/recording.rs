@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::frames::{self, RecordedFrame};
 use super::rebase::rebase;
 use super::synthesis;
 
@@ -48,6 +49,8 @@ pub struct Recording {
     has_jobs_api: bool,
     pub(super) rounds: Vec<Round>,
     pub(super) answers: Vec<Answer>,
+    /// Of every recorded WebSocket connection, oldest first.
+    pub(super) frames: Vec<RecordedFrame>,
 }
 
 /// What the server was found to know at one time.
@@ -93,6 +96,11 @@ pub(super) struct Line {
     pub(super) same_as: Option<u64>,
     pub(super) text: Option<String>,
     pub(super) error: Option<String>,
+    #[serde(default, deserialize_with = "shared_text")]
+    pub(super) conn: Option<Arc<str>>,
+    pub(super) len: Option<u64>,
+    pub(super) head_hex: Option<String>,
+    pub(super) b64: Option<String>,
 }
 
 /// Bodies are referred to by many rounds.
@@ -155,6 +163,7 @@ impl Recording {
                 synthesis::rounds(&lines, wall_t0_ms)
             },
             answers: answers(&lines),
+            frames: frames::of(&lines),
         })
     }
 
@@ -178,6 +187,14 @@ impl Recording {
     /// `/api/jobs` came with 0.6.0.
     pub fn has_jobs_api(&self) -> bool {
         self.has_jobs_api
+    }
+
+    /// The id under which the recorder's connection of this name was opened.
+    pub fn client_id(&self, conn: &str) -> Option<&str> {
+        self.frames.iter().find_map(|frame| match &frame.what {
+            frames::Happened::Opened(id) if *frame.conn == *conn => id.as_deref(),
+            _ => None,
+        })
     }
 
     /// The recorded times at which an answer changes: what a test steps through in manual mode.
@@ -220,6 +237,12 @@ impl Recording {
         for answer in self.answers.iter_mut().filter(|answer| answer.at >= until) {
             answer.at = shift(answer.at);
             answer.body = earlier(&answer.body);
+        }
+        self.frames
+            .retain(|frame| frame.at <= from || frame.at >= until);
+        for frame in self.frames.iter_mut().filter(|frame| frame.at >= until) {
+            frame.at = shift(frame.at);
+            frame.rebase(-gap_ms);
         }
         self.duration = shift(self.duration);
         self

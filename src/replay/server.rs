@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::moment::{self, Moment, Reply};
 use super::rebase::rebase;
 use super::recording::{Recording, ReplayError};
+use super::socket;
 
 /// A client that makes paths up must not make the counters grow without end.
 const COUNTED_PATHS_MAX: usize = 10_000;
@@ -79,7 +80,7 @@ pub struct ReplayServer {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     recording: Recording,
     speed: f64,
     manual: bool,
@@ -190,7 +191,19 @@ impl Drop for ReplayServer {
 }
 
 impl Shared {
-    fn position(&self) -> Duration {
+    pub(super) fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    pub(super) fn rebase(&self) -> Option<i64> {
+        self.rebase
+    }
+
+    pub(super) fn current_fault(&self) -> Fault {
+        *lock(&self.fault)
+    }
+
+    pub(super) fn position(&self) -> Duration {
         let (instant, position) = *lock(&self.anchor);
         let position = if self.manual {
             position
@@ -229,7 +242,21 @@ impl Shared {
 }
 
 /// A second handle of the connection, to close it without an answer.
-struct Socket(TcpStream);
+pub(super) struct Socket(TcpStream);
+
+impl Socket {
+    /// The socket of this request, if there is one to hold.
+    pub(super) fn of(request: &HttpRequest) -> Option<Socket> {
+        let Socket(socket) = request.conn_data::<Socket>()?;
+        socket.try_clone().ok().map(Socket)
+    }
+
+    /// Ends the connection as a crash would: without a goodbye.
+    pub(super) fn break_off(&self) {
+        // Already closed by the client: that is what is wanted.
+        drop(self.0.shutdown(Shutdown::Both));
+    }
+}
 
 fn remember_socket(connection: &dyn Any, extensions: &mut Extensions) {
     let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else {
@@ -240,9 +267,13 @@ fn remember_socket(connection: &dyn Any, extensions: &mut Extensions) {
     }
 }
 
-async fn serve(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+async fn serve(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: web::Data<Shared>,
+) -> HttpResponse {
     shared.count(request.path());
-    let fault = *lock(&shared.fault);
+    let fault = shared.current_fault();
     if let Fault::Slow(delay) = fault {
         tokio::time::sleep(delay).await;
     }
@@ -250,12 +281,15 @@ async fn serve(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse 
         return HttpResponse::MethodNotAllowed().finish();
     }
     let Some(reply) = shared.reply(&request, fault) else {
-        if let Some(Socket(socket)) = request.conn_data() {
-            // Already closed by the client: that is what is wanted.
-            drop(socket.shutdown(Shutdown::Both));
+        if let Some(socket) = Socket::of(&request) {
+            socket.break_off();
         }
         return HttpResponse::ServiceUnavailable().finish();
     };
+    let answers = matches!(fault, Fault::None | Fault::Slow(_) | Fault::EmptyQueue);
+    if answers && moment::canonical(request.path()) == "/ws" {
+        return socket::open(&request, payload, shared.into_inner());
+    }
     match fault {
         Fault::Html => HttpResponse::Ok()
             .content_type("text/html; charset=utf-8")

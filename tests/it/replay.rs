@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
 use weir::replay::{DemoWorld, Fault, Recording, ReplayOptions, ReplayServer};
 
 const EMPTY_QUEUE: &str = r#"{"queue_running": [], "queue_pending": []}"#;
@@ -471,4 +473,98 @@ async fn history_of(url: &str) -> Value {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+type Socket = tokio_tungstenite::WebSocketStream<TcpStream>;
+
+async fn connect(server: &ReplayServer, path: &str) -> Option<Socket> {
+    let host = server.url().strip_prefix("http://").unwrap().to_owned();
+    let stream = TcpStream::connect(&host).await.unwrap();
+    let opened = tokio_tungstenite::client_async(format!("ws://{host}{path}"), stream).await;
+    opened.ok().map(|(socket, _)| socket)
+}
+
+/// The next frame; none when the connection ended without a goodbye.
+async fn frame(socket: &mut Socket) -> Option<Message> {
+    let next = tokio::time::timeout(Duration::from_secs(20), socket.next());
+    next.await.expect("a frame in time")?.ok()
+}
+
+async fn text(socket: &mut Socket) -> Value {
+    match frame(socket).await {
+        Some(Message::Text(text)) => serde_json::from_str(&text).unwrap(),
+        other => panic!("no text frame but {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_on_the_socket_hears_what_the_recorded_monitor_heard() {
+    let server = manual("v0.33.0/foreign_no_client_id").await;
+    for path in ["/ws?clientId=mine", "/api/ws?clientId=mine"] {
+        server.set_position(Duration::ZERO);
+        let mut socket = connect(&server, path).await.unwrap();
+        let first = text(&mut socket).await;
+        assert_eq!(first["type"], "status");
+        assert_eq!(first["data"]["sid"], "mine");
+        assert_eq!(first["data"]["status"]["exec_info"]["queue_remaining"], 0);
+        server.set_position(Duration::from_millis(420));
+        let mut kinds = Vec::new();
+        for _ in 0..5 {
+            kinds.push(text(&mut socket).await["type"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(kinds[..2], ["status", "status"]);
+        assert!(kinds[2..].iter().all(|kind| kind == "progress_state"));
+        // Up to the first preview: 24 of its bytes are recorded, its length is too.
+        server.set_position(Duration::from_millis(790));
+        let frames = [frame(&mut socket).await, frame(&mut socket).await];
+        assert!(frames.iter().all(|frame| frame.as_ref().unwrap().is_text()));
+        let preview = frame(&mut socket).await.unwrap();
+        assert!(preview.is_binary() && preview.len() > 500, "{preview:?}");
+        socket.send(Message::Ping("x".into())).await.unwrap();
+        assert_eq!(frame(&mut socket).await, Some(Message::Pong("x".into())));
+    }
+    assert_eq!(server.requests("/ws"), 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_submitters_own_id_hears_its_own_jobs_and_a_stranger_does_not() {
+    let recording = load("v0.33.0/progress_own");
+    let submitter = recording.client_id("submitter").unwrap().to_owned();
+    let server = manual("v0.33.0/progress_own").await;
+    let mut own = connect(&server, &format!("/ws?clientId={submitter}"))
+        .await
+        .unwrap();
+    let mut stranger = connect(&server, "/ws?clientId=other").await.unwrap();
+    server.set_position(server.recording().duration());
+    let mut progress = 0;
+    loop {
+        let frame = text(&mut own).await;
+        progress += usize::from(frame["type"] == "progress");
+        if frame["type"] == "executing" && frame["data"]["node"].is_null() {
+            break;
+        }
+    }
+    assert!(progress >= 10, "{progress}");
+    server.fault(Fault::Refuse);
+    while let Some(frame) = frame(&mut stranger).await {
+        let frame: Value = serde_json::from_str(frame.to_text().unwrap()).unwrap();
+        assert_eq!(frame["type"], "status");
+    }
+    assert!(connect(&server, "/ws").await.is_none());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_server_breaks_the_socket_off_and_takes_no_new_one_until_it_is_back() {
+    let server = manual("v0.33.0/restart_sigkill").await;
+    let mut socket = connect(&server, "/ws?clientId=mine").await.unwrap();
+    server.set_position(Duration::from_millis(2400));
+    while frame(&mut socket).await.is_some() {}
+    server.set_position(Duration::from_secs(4));
+    assert!(connect(&server, "/ws?clientId=mine").await.is_none());
+    server.set_position(server.recording().duration());
+    let mut socket = connect(&server, "/ws?clientId=mine").await.unwrap();
+    assert_eq!(text(&mut socket).await["data"]["sid"], "mine");
+    server.stop().await;
 }
