@@ -6,6 +6,7 @@ mod events;
 mod executions;
 pub mod guard;
 mod health;
+mod logs;
 mod page;
 mod params;
 mod plugins;
@@ -29,6 +30,9 @@ use weir_core::monitor::MonitorHandle;
 /// Clients that follow events at one time.
 pub const STREAMS_MAX: usize = 64;
 
+/// Logs that are read at one time: each is a plugin's instance and a request to a provider.
+const LOG_READERS_MAX: usize = 4;
+
 /// What a handler that answers JSON returns.
 type View<T> = Result<web::Json<T>, Problem>;
 
@@ -38,6 +42,7 @@ pub struct ApiState {
     hosts: arc_swap::ArcSwap<Hosts>,
     listening: SocketAddr,
     streams: Arc<Semaphore>,
+    log_readers: Semaphore,
     /// True once the daemon stops: streams end.
     stopping: watch::Receiver<bool>,
 }
@@ -55,6 +60,7 @@ impl ApiState {
             monitor,
             listening,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            log_readers: Semaphore::new(LOG_READERS_MAX),
             stopping,
         }
     }
@@ -156,6 +162,7 @@ const ADDRESSES: &[Address] = &[
     address!("/api/executions", GET => executions::list),
     address!("/api/executions/{id}", GET => executions::one),
     address!("/api/executions/{id}/events", GET => events::of_execution),
+    address!("/api/executions/{id}/logs", GET => logs::of_execution),
     address!("/api/alerts", GET => alerts::list),
     address!("/api/alerts/{id}", GET => alerts::one),
     address!("/api/alerts/{id}/ack", POST => alerts::acknowledge),

@@ -10,6 +10,7 @@ pub mod exit;
 pub mod human;
 pub mod init;
 pub mod list;
+pub mod logs;
 pub mod mute;
 pub mod plugin;
 pub mod printer;
@@ -73,6 +74,8 @@ enum Command {
     List(list::Args),
     /// List or follow events
     Events(events::Args),
+    /// The provider's own log lines of one execution
+    Logs(logs::Args),
     /// List alerts, or acknowledge one
     Alerts(alerts::Args),
     /// Keep a receiver, workflow or source quiet for a while
@@ -160,6 +163,7 @@ async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit, CliError>
         Command::Watch(args) => watch::run(ctx, &args).await,
         Command::List(args) => list::run(ctx, &args).await,
         Command::Events(args) => events::run(ctx, &args).await,
+        Command::Logs(args) => logs::run(ctx, &args).await,
         Command::Alerts(args) => alerts::run(ctx, &args).await,
         Command::Mute(args) => mute::run(ctx, &args).await,
         Command::Unmute(args) => mute::unmute(ctx, &args).await,

@@ -58,6 +58,19 @@ pub struct SourceSample {
     pub last_poll_at: Option<Timestamp>,
     pub last_ok_at: Option<Timestamp>,
     pub poll_duration: Option<Duration>,
+    /// None: it has no streams.
+    pub stream: Option<StreamSample>,
+}
+
+/// The streams of one source together.
+#[derive(Clone, Debug, Default)]
+pub struct StreamSample {
+    pub connected: bool,
+    pub reconnects: u64,
+    pub frames: u64,
+    pub bytes: u64,
+    /// Frames that the plugin was not told.
+    pub dropped: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -123,6 +136,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     executions(&mut to, snapshot);
     durations(&mut to, snapshot);
     sources(&mut to, &snapshot.sources);
+    streams(&mut to, &snapshot.sources);
     journal(&mut to, snapshot);
     notifications(&mut to, snapshot);
     plugin::render(&mut to, &snapshot.plugins);
@@ -347,6 +361,47 @@ fn sources(to: &mut Exposition, sources: &[SourceSample]) {
     for source in sources {
         family.count(&[("source", &source.name)], source.failures);
     }
+}
+
+fn streams(to: &mut Exposition, sources: &[SourceSample]) {
+    let known = |source: &SourceSample| Some((source.name.clone(), source.stream.clone()?));
+    let streams: Vec<(String, StreamSample)> = sources.iter().filter_map(known).collect();
+    if streams.is_empty() {
+        return;
+    }
+    let mut family = to.gauge(
+        "weir_stream_connected",
+        "Whether every stream of a source is connected and taken.",
+    );
+    for (source, stream) in &streams {
+        family.flag(&[("source", source)], stream.connected);
+    }
+    let mut counter = |name, help, value: fn(&StreamSample) -> u64| {
+        let mut family = to.counter(name, help);
+        for (source, stream) in &streams {
+            family.count(&[("source", source)], value(stream));
+        }
+    };
+    counter(
+        "weir_stream_reconnects_total",
+        "Connections of streams after the first since the start.",
+        |stream| stream.reconnects,
+    );
+    counter(
+        "weir_stream_frames_total",
+        "Frames that came since the start.",
+        |stream| stream.frames,
+    );
+    counter(
+        "weir_stream_bytes_total",
+        "Bytes of these frames.",
+        |stream| stream.bytes,
+    );
+    counter(
+        "weir_stream_frames_dropped_total",
+        "Frames that the plugin was not told since the start; polls make up for them.",
+        |stream| stream.dropped,
+    );
 }
 
 fn journal(to: &mut Exposition, snapshot: &Snapshot<'_>) {

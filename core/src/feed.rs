@@ -2,9 +2,11 @@
 
 use crate::plugin::{CallError, PluginHandle};
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_model::observation::{FailureKind, JobRef, Page};
+use weir_model::stream::Reaction;
 
 /// Jobs from inside the embedding program: what a plugin does, as a Rust trait.
 pub trait JobSource: Send + Sync + 'static {
@@ -14,6 +16,12 @@ pub trait JobSource: Send + Sync + 'static {
         cursor: Option<String>,
         open: Vec<JobRef>,
     ) -> BoxFuture<'_, Result<Page, PollFailed>>;
+
+    /// What happens between two polls, as it happens. By default there are only polls. Each reaction is taken before the
+    /// next one is asked for; `send` has nowhere to go. The stream runs on a thread of weir's and must not block it.
+    fn live(&self) -> Option<BoxStream<'static, Reaction>> {
+        None
+    }
 }
 
 /// A poll that gave no page. It never changes a status.
@@ -53,6 +61,14 @@ impl Feed {
         match self {
             Feed::InProcess(source) => source.poll(cursor, open).await,
             Feed::Plugin(plugin) => plugin.poll(cursor, open).await.map_err(from_call),
+        }
+    }
+
+    /// What a source inside the program tells by itself; a plugin is told instead.
+    pub(crate) fn live(&self) -> Option<BoxStream<'static, Reaction>> {
+        match self {
+            Feed::InProcess(source) => source.live(),
+            Feed::Plugin(_) => None,
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod registry;
 pub mod resource;
 pub mod sampler;
 pub mod source;
+pub mod stream;
 pub mod supervise;
 pub mod trouble;
 pub mod workflow;

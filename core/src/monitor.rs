@@ -16,10 +16,11 @@ use crate::feed::JobSource;
 use crate::journal::{CommitError, JournalError, JournalHandle, OpenError, ReadError};
 use crate::live::Board;
 use crate::metrics::MetricsView;
-use crate::plugin::{PluginError, PluginStatus};
+use crate::plugin::{CallError, PluginError, PluginStatus};
 use crate::receiver::{DeliverTest, Tested};
 use crate::sampler::ResourceSample;
 use crate::source::SourceOptions;
+use crate::stream::StreamOptions;
 use jiff::SignedDuration;
 use runtime::{Order, Shared};
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use weir_model::alert::mute::{Mute, MuteScope};
 use weir_model::alert::notification::Notification;
 use weir_model::config;
+use weir_model::logs::{Direction, LogPage};
+use weir_model::observation::JobRef;
 
 /// What a monitor is started with: the settings, and what no file can name.
 #[derive(Clone)]
@@ -44,6 +47,8 @@ pub struct Config {
     pub passivate_after: Duration,
     /// Measure the host's resources.
     pub sample_resources: bool,
+    /// How the streams of sources are kept connected.
+    pub streams: StreamOptions,
     temporary: Option<Arc<tempfile::TempDir>>,
 }
 
@@ -64,6 +69,7 @@ impl Config {
             in_process: Vec::new(),
             passivate_after: Duration::from_secs(300),
             sample_resources: true,
+            streams: StreamOptions::default(),
             temporary: None,
         }
     }
@@ -145,6 +151,17 @@ impl From<ReadError> for ActError {
     fn from(error: ReadError) -> ActError {
         ActError::NotRecorded(error.to_string())
     }
+}
+
+/// Why there are no log lines.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LogsError {
+    #[error("it is not configured now, or is no plugin")]
+    NotWatched,
+    #[error("its plugin offers no logs")]
+    NoLogs,
+    #[error(transparent)]
+    Call(#[from] CallError),
 }
 
 /// Why a new configuration was not taken; the old one goes on.
@@ -385,6 +402,22 @@ impl MonitorHandle {
     ) -> Result<T, ActError> {
         let looked = tokio::task::spawn_blocking(look).await;
         Ok(looked.map_err(|_| ActError::NotRecorded("the look was cut off".into()))??)
+    }
+
+    /// A page of the provider's own log lines of one job. They pass through and are not kept.
+    pub async fn read_logs(
+        &self,
+        source: &str,
+        job: JobRef,
+        direction: Direction,
+        cursor: Option<String>,
+    ) -> Result<LogPage, LogsError> {
+        let plugin = self.inner.shared.plugin_of(source);
+        let plugin = plugin.ok_or(LogsError::NotWatched)?;
+        if !plugin.status().capabilities.logs {
+            return Err(LogsError::NoLogs);
+        }
+        Ok(plugin.read_logs(job, direction, cursor).await?)
     }
 
     /// Takes a new configuration, all of it or nothing.

@@ -1,5 +1,9 @@
 //! The source actor: polls one provider, routes what changed, and says when contact is lost.
 
+mod live;
+
+pub use live::{Refresh, StreamObserved};
+
 use crate::clock::Clock;
 use crate::feed::{Feed, PollFailed};
 use crate::journal::{Commit, JournalHandle, SourceCommit, SourceRow};
@@ -10,6 +14,7 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture,
 };
 use jiff::{SignedDuration, Timestamp};
+use live::Pace;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use weir_model::event::SourceEvent;
@@ -25,6 +30,8 @@ const SLICE: usize = 500;
 /// Consecutive failures after which a source is called stale.
 const FAILURES_TO_STALE: u32 = 2;
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A far side cannot silence a source for longer.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// How a source is polled.
 #[derive(Clone, Debug)]
@@ -95,6 +102,7 @@ pub struct SourceActor {
     blind_until: Option<Timestamp>,
     busy: bool,
     timer: Option<actix::SpawnHandle>,
+    pace: Pace,
     _guard: Guard,
 }
 
@@ -142,6 +150,7 @@ impl SourceActor {
             blind_until,
             busy: false,
             timer: None,
+            pace: Pace::default(),
             _guard: guard,
         }
     }
@@ -152,6 +161,7 @@ impl SourceActor {
         let cursor = self.state.cursor.clone();
         let open = self.rounds.open(OPEN_MAX);
         let begun = Instant::now();
+        self.pace.begun = Some(begun);
         let polled = async move { (feed.poll(cursor, open).await, begun.elapsed()) };
         Box::pin(polled.into_actor(self).then(|(result, took), actor, _| {
             actor.note_poll(took);
@@ -187,7 +197,7 @@ impl SourceActor {
     }
 
     fn route(&self, page: &Page) -> Vec<Routed> {
-        let changed = self.rounds.changed(page);
+        let changed = self.rounds.changed(&page.observations);
         changed.into_iter().filter_map(|o| self.routed(o)).collect()
     }
 
@@ -354,6 +364,7 @@ impl SourceActor {
     /// What follows from a poll: the next one's time, and the event if contact was lost.
     fn settle(&mut self, polled: &Polled, ctx: &mut Context<Self>) {
         self.busy = false;
+        self.pace.not_before = None;
         let now = self.clock.now();
         let wait = match polled {
             Polled::More => Duration::ZERO,
@@ -366,12 +377,20 @@ impl SourceActor {
                     h.last_ok_at = Some(now);
                     h.last_error = None;
                 });
-                self.options.poll_interval
+                match std::mem::take(&mut self.pace.again) {
+                    true => self
+                        .pace
+                        .soonest(Instant::now())
+                        .min(self.options.poll_interval),
+                    false => self.options.poll_interval,
+                }
             }
             Polled::NotRecorded(error) => {
                 tracing::warn!(source = %self.options.name, %error, "observations were not recorded, reading the page again");
                 self.rounds.failed_here();
-                Duration::from_millis(500).max(self.options.poll_interval)
+                let wait = Duration::from_millis(500).max(self.options.poll_interval);
+                self.pace.not_before = Some(Instant::now() + wait);
+                wait
             }
             Polled::Failed(failed) => self.failed(failed, now, ctx),
         };
@@ -380,20 +399,20 @@ impl SourceActor {
             self.state.row.stale_since,
             self.state.row.suspect,
         );
-        let next = now
-            .checked_add(SignedDuration::try_from(wait).unwrap_or_default())
-            .ok();
         self.health(|h| {
             h.open_jobs = open;
             h.stale_since = stale;
             h.suspect = suspect;
-            h.next_poll_at = next;
         });
         self.schedule(wait, ctx);
     }
 
     fn failed(&mut self, failed: &PollFailed, now: Timestamp, ctx: &mut Context<Self>) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        self.pace.again = false;
+        self.pace.not_before = failed
+            .retry_after
+            .map(|wait| Instant::now() + wait.min(RETRY_AFTER_MAX));
         self.rounds.failed(now);
         // What ends from now on, unseen, is told late.
         self.blind_until = Some(now);
@@ -435,18 +454,19 @@ impl SourceActor {
             .saturating_mul(1 << (self.failures.min(10)).saturating_sub(1));
         let cap = doubled.min(BACKOFF_MAX.max(self.options.poll_interval));
         let jittered = cap.mul_f64(0.5 + 0.5 * rand::random::<f64>());
-        jittered.max(
-            failed
-                .retry_after
-                .unwrap_or_default()
-                .min(Duration::from_secs(3600)),
-        )
+        jittered.max(failed.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
     }
 
     fn schedule(&mut self, wait: Duration, ctx: &mut Context<Self>) {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
         }
+        self.pace.due = Some(Instant::now() + wait);
+        let next = self
+            .clock
+            .now()
+            .checked_add(SignedDuration::try_from(wait).unwrap_or_default());
+        self.health(|h| h.next_poll_at = next.ok());
         let clock = self.clock.clone();
         let due = async move { clock.sleep(wait).await };
         let timer = ctx.spawn(due.into_actor(self).map(

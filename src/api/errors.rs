@@ -9,7 +9,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 use weir_core::journal::ReadError;
-use weir_core::monitor::ActError;
+use weir_core::monitor::{ActError, LogsError};
+use weir_core::plugin::CallError;
+use weir_model::observation::FailureKind;
 
 /// Longest text of a client that is repeated to it.
 const ECHO_LEN_MAX: usize = 80;
@@ -220,6 +222,41 @@ impl Problem {
         );
         problem.retry_after = Some(Duration::from_secs(10));
         problem
+    }
+
+    /// 502: what is behind weir did not do it.
+    pub fn bad_gateway(detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "provider-failed",
+            "The provider or its plugin did not answer as it should",
+            detail,
+        )
+    }
+
+    /// Why the logs of a job of `source` cannot be shown.
+    pub fn logs(source: &str, error: &LogsError) -> Problem {
+        let detail = format!("source {}: {}", echo(source), error);
+        match error {
+            LogsError::NoLogs | LogsError::NotWatched => Problem::new(
+                StatusCode::NOT_FOUND,
+                "no-logs",
+                "This source has no logs",
+                detail,
+            ),
+            LogsError::Call(CallError::Failed { kind, .. }) => match kind {
+                Some(FailureKind::NotFound) => Problem::not_found(detail),
+                Some(FailureKind::Unsupported) => Problem::new(
+                    StatusCode::NOT_FOUND,
+                    "no-logs",
+                    "This source has no logs",
+                    detail,
+                ),
+                _ => Problem::bad_gateway(detail),
+            },
+            LogsError::Call(CallError::Crashed { .. }) => Problem::bad_gateway(detail),
+            LogsError::Call(_) => Problem::unavailable(detail),
+        }
     }
 
     pub fn internal() -> Problem {

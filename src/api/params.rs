@@ -20,7 +20,7 @@ pub(super) const BODY_LEN_MAX: usize = 64 << 10;
 /// Time for a body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Length of one parameter.
-const VALUE_LEN_MAX: usize = 1024;
+const VALUE_LEN_MAX: usize = 4096;
 
 /// The query parameters of a request, each known and given once.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use super::human::Local;
 use super::printer::Tone;
 use super::table::Table;
-use crate::client::view::Source;
+use crate::client::view::{Source, Stream};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -36,6 +36,7 @@ pub fn table(sources: &[Source], local: &Local) -> Table {
         "SOURCE",
         "PLUGIN",
         "STATUS",
+        "SEEN BY",
         "OPEN",
         "LAST CONTACT",
         "REMARK",
@@ -50,11 +51,13 @@ pub fn table(sources: &[Source], local: &Local) -> Table {
         let mut remark = Vec::new();
         remark.extend(source.control.then(|| "may be controlled".to_owned()));
         remark.extend(source.last_error.clone().filter(|_| source.status != "ok"));
+        remark.extend(source.stream.as_ref().and_then(Stream::trouble));
         remark.extend(source.notice.clone());
         table.row(vec![
             (source.name.clone(), Tone::Plain),
             (source.plugin_name.clone().unwrap_or_default(), Tone::Dim),
             (status, Tone::of_status(&source.status)),
+            (source.rung.clone().unwrap_or_default(), Tone::Plain),
             (open.unwrap_or_else(|| "-".to_owned()), Tone::Plain),
             (contact.unwrap_or_else(|| "never".to_owned()), Tone::Plain),
             (remark.join("; "), Tone::Dim),

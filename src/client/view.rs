@@ -126,7 +126,41 @@ pub struct Source {
     pub polls: Option<u64>,
     pub failures: Option<u64>,
     pub control: bool,
+    pub rung: Option<String>,
+    pub stream: Option<Stream>,
     pub notice: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Stream {
+    pub state: String,
+    pub since: Option<Timestamp>,
+    pub reconnects: Option<u64>,
+    pub frames: Option<u64>,
+    pub dropped: Option<u64>,
+    pub last_error: Option<String>,
+}
+
+impl Stream {
+    /// What is wrong with it, if something is.
+    pub fn trouble(&self) -> Option<String> {
+        if matches!(self.state.as_str(), "connected" | "") {
+            return None;
+        }
+        Some(match &self.last_error {
+            Some(error) => format!("stream {}: {error}", self.state),
+            None => format!("stream {}", self.state),
+        })
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct LogLine {
+    pub time: Option<Timestamp>,
+    pub origin: String,
+    pub text: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

@@ -141,7 +141,9 @@ impl Feed {
         loop {
             if let Ok(mut stream) = self.client.events(last.as_deref(), None, true).await {
                 while let Ok(Some(message)) = stream.next().await {
-                    if let (Some(id), false) = (&message.id, message.is_heartbeat()) {
+                    if message.kind == "progress" {
+                        wake.notify_one();
+                    } else if let (Some(id), false) = (&message.id, message.is_heartbeat()) {
                         last = Some(id.clone());
                         wake.notify_one();
                         let name = &message.data["workflow"]["name"];

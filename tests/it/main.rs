@@ -18,6 +18,7 @@ mod faults;
 mod guest;
 mod handlers;
 mod huge;
+mod live;
 mod oracle;
 mod plugins;
 mod receivers;

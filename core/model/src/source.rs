@@ -87,13 +87,13 @@ impl Rounds {
         self.open.len()
     }
 
-    /// Drops from a page what says nothing new. Nothing is remembered before [`Rounds::acknowledge`].
-    pub fn changed(&self, page: &Page) -> Vec<Observation> {
+    /// Drops what says nothing new. Nothing is remembered before it is acknowledged.
+    pub fn changed(&self, observations: &[Observation]) -> Vec<Observation> {
         let unchanged = |job: &Job| {
             let known = self.open.get(&job_ref(job));
             known.is_some_and(|k| k.missing_rounds == 0 && k.view == Some(view_hash(job)))
         };
-        let news = page.observations.iter().filter(|o| match o {
+        let news = observations.iter().filter(|o| match o {
             Observation::Job(job) => !unchanged(job),
             Observation::Progress(_) => true,
             Observation::Gone(job) => self.open.contains_key(job),
@@ -103,7 +103,15 @@ impl Rounds {
 
     /// Every observation of the page is durable: remember it. True when the round goes on.
     pub fn acknowledge(&mut self, page: &Page, now: Timestamp) -> bool {
-        for observation in &page.observations {
+        self.acknowledge_aside(&page.observations, now);
+        self.pages += 1;
+        page.coverage == Coverage::More && self.pages < PAGES_PER_ROUND_MAX
+    }
+
+    /// Observations that came beside the pages, as those of a stream, are durable: remember them. What is gone is
+    /// judged at the end of the round.
+    pub fn acknowledge_aside(&mut self, observations: &[Observation], now: Timestamp) {
+        for observation in observations {
             match observation {
                 Observation::Job(job) => self.saw(job, now),
                 Observation::Gone(job) => {
@@ -112,12 +120,30 @@ impl Rounds {
                 Observation::Progress(_) => {}
             }
         }
-        self.pages += 1;
-        page.coverage == Coverage::More && self.pages < PAGES_PER_ROUND_MAX
+    }
+
+    /// The unfinished job that is meant. Where a stream does not tell the runs of an id apart: the last one that was begun.
+    pub fn meant(&self, id: &str, run: Option<&str>) -> Option<JobRef> {
+        let exact = JobRef {
+            id: id.to_owned(),
+            run: run.map(str::to_owned),
+        };
+        if self.open.contains_key(&exact) {
+            return Some(exact);
+        }
+        if run.is_some() {
+            return None;
+        }
+        let runs = self.open.range(exact..).take_while(|(job, _)| job.id == id);
+        let begun = |status: Status| !status.is_waiting();
+        runs.max_by_key(|(_, known)| begun(known.status))
+            .map(|(job, _)| job.clone())
     }
 
     fn saw(&mut self, job: &Job, now: Timestamp) {
         let reference = job_ref(job);
+        // The newer word counts.
+        self.gone.remove(&reference);
         let status = Status::from(job.state);
         if status.is_closed() {
             self.open.remove(&reference);
@@ -345,9 +371,45 @@ mod tests {
             cursor: None,
             coverage: Coverage::Complete,
         };
-        assert_eq!(r.changed(&page).len(), 1);
+        assert_eq!(r.changed(&page.observations).len(), 1);
         r.acknowledge(&page, at(0));
-        assert!(r.changed(&page).is_empty());
+        assert!(r.changed(&page.observations).is_empty());
+    }
+
+    #[test]
+    fn what_a_stream_says_counts_like_a_page_and_the_newer_word_wins() {
+        let mut r = rounds();
+        round(&mut r, 0, vec![job("a", JobState::Running)]);
+        let gone = Observation::Gone(reference("a"));
+        r.acknowledge_aside(std::slice::from_ref(&gone), at(5));
+        r.acknowledge_aside(&[job("a", JobState::Running)], at(6));
+        assert!(round(&mut r, 10, vec![]).lost.is_empty());
+        r.acknowledge_aside(&[gone], at(15));
+        assert_eq!(round(&mut r, 20, vec![]).lost[0].job, reference("a"));
+    }
+
+    #[test]
+    fn progress_without_a_run_is_of_the_run_that_was_begun() {
+        let mut r = rounds();
+        let run = |run: &str, state| match job("a", state) {
+            Observation::Job(mut job) => {
+                job.run = Some(run.into());
+                Observation::Job(job)
+            }
+            other => other,
+        };
+        let jobs = vec![
+            run("1", JobState::Running),
+            run("2", JobState::Queued),
+            job("ab", JobState::Running),
+        ];
+        round(&mut r, 0, jobs);
+        let meant = |id, run| r.meant(id, run).and_then(|job| job.run);
+        assert_eq!(meant("a", None).as_deref(), Some("1"));
+        assert_eq!(meant("a", Some("2")).as_deref(), Some("2"));
+        assert_eq!(r.meant("a", Some("3")), None);
+        assert_eq!(r.meant("ab", None), Some(reference("ab")));
+        assert_eq!(r.meant("b", None), None);
     }
 
     #[test]

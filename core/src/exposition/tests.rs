@@ -91,6 +91,13 @@ fn rendered(metrics: &Metrics, resources: Option<&ResourceSample>) -> String {
             last_poll_at: Some(Timestamp::UNIX_EPOCH),
             last_ok_at: Some(Timestamp::UNIX_EPOCH),
             poll_duration: Some(Duration::from_millis(12)),
+            stream: Some(StreamSample {
+                connected: true,
+                reconnects: 2,
+                frames: 40,
+                bytes: 4000,
+                dropped: 1,
+            }),
             ..SourceSample::default()
         }],
         journal: JournalSample {

@@ -23,6 +23,7 @@ use crate::registry::{Corridor, CountWorkflows, PanicWorkflow, Registry, Route, 
 use crate::resource::{ResourceSampler, SamplerSettings};
 use crate::sampler::ResourceSample;
 use crate::source::{SharedHealth, SourceActor, SourceOptions, SourceState, StopSource};
+use crate::stream::{SharedStreams, StreamHost, Watching};
 use crate::supervise::{Counters, Panic, Slot, Stopping, keep};
 use crate::trouble::Troubles;
 use crate::workflow::Seen;
@@ -91,9 +92,23 @@ pub(super) struct RunningSource {
     pub(super) slot: Slot<SourceActor>,
     stopping: Stopping,
     health: SharedHealth,
+    streams: SharedStreams,
+    /// Keeps its streams connected; none where it has none.
+    watching: Option<Arc<Watching>>,
     plugin: Option<PluginHandle>,
     /// Of the plugin's configuration, as far as there is one.
     fingerprint: Option<Fingerprint>,
+}
+
+impl RunningSource {
+    /// Nothing more is asked or listened to.
+    fn begin_stop(&self) {
+        self.stopping.begin();
+        if let Some(watching) = &self.watching {
+            watching.stop();
+        }
+        self.slot.signal(StopSource);
+    }
 }
 
 #[derive(Clone)]
@@ -131,6 +146,7 @@ impl Shared {
             plugin_name: source.row.plugin,
             control: source.control,
             health: read(&source.health),
+            stream: source.streams.health(),
             plugin: source.plugin.as_ref().map(PluginHandle::status),
         };
         read(&self.sources).into_iter().map(view).collect()
@@ -253,6 +269,12 @@ impl Shared {
         })
     }
 
+    /// The plugin of a source that is configured now.
+    pub(super) fn plugin_of(&self, source: &str) -> Option<PluginHandle> {
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+        sources.get(source)?.plugin.clone()
+    }
+
     /// Every plugin entry: sources, then receivers.
     pub(super) fn plugins(&self) -> Vec<PluginStatus> {
         let sources = self.source_views().into_iter().filter_map(|s| s.plugin);
@@ -282,6 +304,7 @@ struct Runtime {
     registry: Slot<Registry>,
     aggregator: Slot<MetricsAggregator>,
     sampler: Option<Slot<ResourceSampler>>,
+    streams: StreamHost,
     bell: Bell,
     stopping: Stopping,
     deadman: std::cell::RefCell<Stopping>,
@@ -380,6 +403,7 @@ impl Runtime {
             registry: Slot::empty("registry"),
             aggregator: Slot::empty("metrics"),
             sampler: None,
+            streams: StreamHost::start(config.streams.clone()).map_err(StartError::Thread)?,
             bell: Bell::default(),
             stopping: Stopping::default(),
             deadman: std::cell::RefCell::default(),
@@ -710,6 +734,7 @@ impl Runtime {
         feed: Feed,
         opened: Option<Opened>,
     ) -> Result<(), StartError> {
+        let live = feed.live();
         let (row, fresh) = self.source_row(&options.name, plugin_name, hash).await?;
         let slot = Slot::empty(format!("source:{}", options.name));
         let stopping = Stopping::default();
@@ -757,6 +782,16 @@ impl Runtime {
             ));
         }
         let control = config.is_some_and(|c| c.control);
+        let streams = SharedStreams::default();
+        let (found, clock) = (streams.clone(), self.shared.clock.clone());
+        let plugin = opened.as_ref().map(|opened| opened.plugin.clone());
+        let watching = match (plugin, live) {
+            (Some(plugin), _) => self
+                .streams
+                .watch(&name, plugin, slot.clone(), found, clock),
+            (None, Some(live)) => self.streams.listen(live, slot.clone(), found, clock),
+            (None, None) => None,
+        };
         let running = RunningSource {
             row,
             control,
@@ -764,6 +799,8 @@ impl Runtime {
             slot,
             stopping,
             health,
+            streams,
+            watching: watching.map(Arc::new),
             fingerprint: opened.as_ref().map(|opened| opened.fingerprint),
             plugin: opened.map(|opened| opened.plugin),
         };
@@ -963,8 +1000,7 @@ impl Runtime {
     /// Upstream first: nothing new comes in, what is under way is finished, then the journal closes.
     async fn stop(self) {
         for source in read(&self.shared.sources).values() {
-            source.stopping.begin();
-            source.slot.signal(StopSource);
+            source.begin_stop();
         }
         self.stopping.begin();
         self.deadman.borrow().begin();

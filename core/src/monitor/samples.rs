@@ -1,9 +1,12 @@
 //! Turns what the rooms know of themselves into the samples of `/metrics`.
 
 use super::views::{ActorView, ReceiverView, SourceView};
-use crate::exposition::{ActorSample, JournalSample, PluginSample, ReceiverSample, SourceSample};
+use crate::exposition::{
+    ActorSample, JournalSample, PluginSample, ReceiverSample, SourceSample, StreamSample,
+};
 use crate::journal::{JournalHandle, JournalState, OutboxState};
 use crate::plugin::{PluginState, PluginStatus};
+use crate::stream::StreamState;
 use std::collections::BTreeMap;
 use weir_model::alert::notification::Severity;
 
@@ -19,6 +22,13 @@ pub(super) fn source(source: &SourceView) -> SourceSample {
         last_poll_at: health.last_poll_at,
         last_ok_at: health.last_ok_at,
         poll_duration: health.last_poll_duration,
+        stream: source.stream.as_ref().map(|stream| StreamSample {
+            connected: stream.state == StreamState::Connected,
+            reconnects: stream.reconnects,
+            frames: stream.frames,
+            bytes: stream.bytes,
+            dropped: stream.dropped,
+        }),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::journal::JournalState;
 use crate::plugin::PluginStatus;
 use crate::source::SourceHealth;
+use crate::stream::StreamHealth;
 use jiff::Timestamp;
 use uuid::Uuid;
 use weir_model::alert::mute::Mute;
@@ -17,6 +18,8 @@ pub struct SourceView {
     pub plugin_name: String,
     pub control: bool,
     pub health: SourceHealth,
+    /// None: it has no streams.
+    pub stream: Option<StreamHealth>,
     /// None for a source inside the program.
     pub plugin: Option<PluginStatus>,
 }

@@ -157,7 +157,7 @@ fn sources(state: &ApiState, frame: &Frame) -> Markup {
                     li {
                         div.line { b { (cut(&source.name)) } (badge(source.status)) }
                         span.sub {
-                            (cut(&source.plugin_name)) " · " (source.open_jobs) " open"
+                            (cut(&source.plugin_name)) " · " (source.rung) " · " (source.open_jobs) " open"
                             @if let Some(at) = source.last_ok_at { " · seen " (frame.time(at)) }
                             @if let Some(took) = source.poll_duration { " · polled in " (duration(took.0)) }
                         }
@@ -166,6 +166,12 @@ fn sources(state: &ApiState, frame: &Frame) -> Markup {
                         }
                         @if source.status != "ok" {
                             @if let Some(error) = &source.last_error { span.sub.bad { (cut(error)) } }
+                        }
+                        @if let Some(stream) = source.stream.as_ref().filter(|stream| stream.state != "connected") {
+                            span.sub {
+                                "stream " (stream.state) " since " (frame.time(stream.since))
+                                @if let Some(error) = &stream.last_error { ": " (cut(error)) }
+                            }
                         }
                         @if let Some(notice) = &source.notice { span.sub { (cut(notice)) } }
                     }

@@ -39,12 +39,15 @@ pub struct ExecutionView {
     pub corrected: bool,
     /// 0 to 100.
     pub progress: Option<f64>,
+    /// The provider tells no progress of it: what is shown is a guess from this workflow's past, or nothing.
     pub estimated: bool,
     pub position: Option<u32>,
     pub note: Option<String>,
     pub first_seen_at: Time,
     pub created_at: Option<Time>,
     pub started_at: Option<Time>,
+    /// `started_at` is when weir first saw it running; the provider tells no time.
+    pub started_estimated: bool,
     pub completed_at: Option<Time>,
     pub duration: Option<Seconds>,
     pub queue_wait: Option<Seconds>,
@@ -132,7 +135,7 @@ impl Surroundings {
             attempt: record.attempt,
             corrected: record.corrected,
             progress: progress.map(rounded),
-            estimated: estimated || record.started_estimated,
+            estimated,
             position: live
                 .as_ref()
                 .map_or(stored.progress.position, |live| live.position)
@@ -144,6 +147,7 @@ impl Surroundings {
             first_seen_at: record.first_seen_at.into(),
             created_at: record.created_at.map(Time),
             started_at: record.started_at.map(Time),
+            started_estimated: record.started_estimated,
             completed_at: record.completed_at.map(Time),
             duration: self.duration(stored).map(Seconds::from),
             queue_wait: self.queue_wait(stored).map(Seconds::from),
@@ -217,7 +221,7 @@ impl Surroundings {
         let estimate = record.started_at.zip(self.median(stored.workflow.id));
         let estimate =
             estimate.map(|(started, median)| estimate_of(elapsed(started, self.now), median));
-        (estimate, estimate.is_some())
+        (estimate, true)
     }
 
     /// What is closed has ended; what is begun goes on until now.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use weir_core::monitor::{ReceiverView as Receiver, SourceView as Source};
 use weir_core::plugin::{PluginState, PluginStatus};
 use weir_core::receiver::Tested;
+use weir_core::stream::{StreamHealth, StreamState};
 use weir_model::alert::delivery::FailureKind;
 
 #[derive(Debug, Serialize)]
@@ -24,9 +25,43 @@ pub struct SourceView {
     pub polls: u64,
     pub failures: u64,
     pub control: bool,
+    /// How jobs are seen now: `poll`, or `poll+stream` while every stream is connected.
+    pub rung: &'static str,
+    pub stream: Option<StreamView>,
     /// What the plugin says about this server: what it can and cannot see there.
     pub notice: Option<String>,
     pub plugin: Option<PluginShort>,
+}
+
+/// The streams of a source together; the one in the worst state speaks for all.
+#[derive(Debug, Serialize)]
+pub struct StreamView {
+    pub state: &'static str,
+    pub since: Time,
+    pub reconnects: u64,
+    pub frames: u64,
+    pub dropped: u64,
+    pub last_error: Option<String>,
+}
+
+impl StreamView {
+    fn new(stream: &StreamHealth) -> StreamView {
+        StreamView {
+            state: stream.state.as_str(),
+            since: stream.since.into(),
+            reconnects: stream.reconnects,
+            frames: stream.frames,
+            dropped: stream.dropped,
+            last_error: stream.last_error.clone(),
+        }
+    }
+}
+
+fn rung(stream: Option<&StreamHealth>) -> &'static str {
+    match stream.map(|stream| stream.state) {
+        Some(StreamState::Connected) => "poll+stream",
+        _ => "poll",
+    }
 }
 
 impl SourceView {
@@ -46,6 +81,8 @@ impl SourceView {
             polls: health.polls,
             failures: health.failures,
             control: source.control,
+            rung: rung(source.stream.as_ref()),
+            stream: source.stream.as_ref().map(StreamView::new),
             notice: source.plugin.as_ref().and_then(notice),
             plugin: source.plugin.as_ref().map(PluginShort::new),
         }

@@ -3,6 +3,7 @@
 use super::style;
 use crate::cli::human::{Local, fit, pad};
 use crate::cli::printer::Tone;
+use crate::client::view::Stream;
 use crate::tui::app::App;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -54,7 +55,7 @@ fn sources(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let lines = snapshot
         .flat_map(|snapshot| &snapshot.sources)
         .map(|source| {
-            let rest = match (source.stale_since, source.open_jobs) {
+            let jobs = match (source.stale_since, source.open_jobs) {
                 (Some(since), _) => {
                     let error = source.last_error.as_deref().unwrap_or_default();
                     format!("{} {error}", local.ago(since))
@@ -63,6 +64,15 @@ fn sources(frame: &mut Frame<'_>, app: &App, area: Rect) {
                 (None, Some(jobs)) => format!("{jobs} open jobs"),
                 (None, None) => String::new(),
             };
+            let trouble = source.stream.as_ref().and_then(Stream::trouble);
+            let how = trouble.or_else(|| source.rung.clone());
+            let parts = [Some(jobs), how];
+            let parts: Vec<String> = parts
+                .into_iter()
+                .flatten()
+                .filter(|p| !p.is_empty())
+                .collect();
+            let rest = parts.join(", ");
             let left = usize::from(area.width).saturating_sub(21);
             Line::from(vec![
                 Span::raw(pad(&source.name, 11)),

@@ -9,7 +9,6 @@ use crate::monitor::views::ReloadView;
 use crate::plugin::{PluginHandle, PluginState, Role};
 use crate::receiver::StopReceiver;
 use crate::resource::SetSampling;
-use crate::source::StopSource;
 use futures::future::LocalBoxFuture;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -220,8 +219,7 @@ impl Runtime {
             if wanted == Some(had) && kept != Some(false) {
                 continue;
             }
-            source.stopping.begin();
-            source.slot.signal(StopSource);
+            source.begin_stop();
             if let Some(plugin) = source.plugin.as_ref().filter(|_| kept != Some(true)) {
                 plugin.close().await;
             }
