@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use weir_model::stream::{Endpoint, Reaction};
 
@@ -90,6 +91,7 @@ impl Drop for Watching {
 struct Context {
     source_name: String,
     plugin: PluginHandle,
+    status: watch::Receiver<PluginStatus>,
     source: Slot<SourceActor>,
     health: SharedStreams,
     clock: Clock,
@@ -97,8 +99,11 @@ struct Context {
 }
 
 impl Context {
+    /// A plugin that is not ready cannot be polled: it would only count as a failure of the source.
     fn refresh(&self, connected: bool) {
-        self.source.signal(Refresh { connected });
+        if self.status.borrow().state == PluginState::Ready {
+            self.source.signal(Refresh { connected });
+        }
     }
 
     fn note(&self, endpoint: &str, change: impl FnOnce(&mut StreamHealth)) {
@@ -130,6 +135,7 @@ impl StreamHost {
     ) -> Option<Watching> {
         let ctx = Arc::new(Context {
             source_name: source_name.to_owned(),
+            status: plugin.subscribe(),
             plugin,
             source,
             health,
@@ -137,7 +143,7 @@ impl StreamHost {
             options: self.options.clone(),
         });
         let runtime = self.runtime.as_ref()?;
-        let task = runtime.spawn(watch(ctx));
+        let task = runtime.spawn(follow(ctx));
         Some(Watching(task.abort_handle()))
     }
 }
@@ -184,7 +190,7 @@ struct Running {
 }
 
 /// Asks every generation of the plugin what to connect.
-async fn watch(ctx: Arc<Context>) {
+async fn follow(ctx: Arc<Context>) {
     let mut running: BTreeMap<String, Running> = BTreeMap::new();
     let mut status = ctx.plugin.subscribe();
     let mut asked = None;

@@ -158,7 +158,7 @@ async fn frames_become_progress_and_jobs_before_any_poll_sees_them() {
     ] {
         assert!(metrics.contains(line), "{line}");
     }
-    server.stop().await;
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn progress_on_a_stream_reaches_who_follows_events_without_an_id() {
             break;
         }
     }
-    server.stop().await;
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -442,7 +442,10 @@ async fn a_refused_stream_is_shown_and_polling_goes_on() {
         state(m) == Some(StreamState::Waiting)
     })
     .await;
-    until(server.monitor(), "polled", |m| status_of(m, "a").is_some()).await;
+    until(server.monitor(), "polled", |m| {
+        view(m).health.last_ok_at.is_some()
+    })
+    .await;
     let source = first(&client, "api/sources").await;
     assert_eq!(
         (&source["status"], &source["rung"]),
@@ -453,7 +456,7 @@ async fn a_refused_stream_is_shown_and_polling_goes_on() {
         told.contains("answered 503 Service Unavailable instead of a websocket"),
         "{told}"
     );
-    server.stop().await;
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -642,5 +645,5 @@ async fn the_log_of_an_execution_is_read_page_by_page_in_both_directions() {
             matches!(refused, weir::client::ClientError::Refused { status: s, .. } if s == status)
         );
     }
-    server.stop().await;
+    server.stop().await.unwrap();
 }

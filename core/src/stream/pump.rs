@@ -9,7 +9,7 @@ use weir_model::stream::{Reaction, StreamMessage};
 use super::Context;
 use super::link::Outbox;
 use super::queue::{FrameQueue, messages, uncounted};
-use crate::plugin::CallError;
+use crate::plugin::{CallError, PluginState};
 use crate::source::{Refresh, SourceActor, StreamObserved};
 use crate::supervise::Slot;
 
@@ -79,7 +79,6 @@ impl Pump {
             health.last_error = Some(super::shown(&error.to_string()));
         });
         self.queue.note_lost(lost);
-        self.ctx.refresh(false);
     }
 
     /// A guest that cannot be called, or says no, is not asked 20 times a second, nor are its polls.
@@ -87,9 +86,19 @@ impl Pump {
         if matches!(error, CallError::Crashed { .. }) {
             return self.pause().await;
         }
+        self.make_up().await;
         let options = &self.ctx.options;
         let wait = options.backoff_base.saturating_mul(1 << failures.min(16));
         tokio::time::sleep(wait.min(options.backoff_max)).await;
+    }
+
+    /// Asks for a poll as soon as there is a guest that can be polled.
+    async fn make_up(&self) {
+        let mut status = self.ctx.status.clone();
+        let ready = status.wait_for(|status| status.state == PluginState::Ready);
+        if ready.await.is_ok() {
+            self.ctx.refresh(false);
+        }
     }
 
     /// Leaves a guest that crashed alone. The connection is read on, for the far side's sake.
@@ -100,6 +109,7 @@ impl Pump {
             "the plugin crashed over frames of its stream; it is told none for a while, polling goes on"
         );
         self.ctx.note(&self.endpoint, |health| health.paused = true);
+        self.make_up().await;
         tokio::time::sleep_until(until).await;
         let (lost, newly) = self.queue.clear();
         self.ctx.note(&self.endpoint, |health| {
