@@ -106,6 +106,16 @@ impl<A: Actor<Context = Context<A>>> Slot<A> {
         addr.send(message).await.ok()
     }
 
+    /// Waits until somebody lives here, at most `patience`: at the start, and between two lives.
+    pub async fn filled(&self, patience: Duration) -> bool {
+        let waiting = async {
+            while self.addr.load().is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(patience, waiting).await.is_ok()
+    }
+
     pub fn counters(&self) -> Arc<Counters> {
         self.counters.clone()
     }

@@ -16,6 +16,8 @@ use weir_model::request::{Action, RequestState};
 const KEY_LEN_MAX: usize = 200;
 /// How long another call with the same key is waited for.
 const SAME_KEY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the control actor may take to be there.
+const START_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at a request that is waited for.
 const LOOK_GAP: Duration = Duration::from_millis(50);
 
@@ -229,6 +231,8 @@ impl MonitorHandle {
             reply,
         };
         let control = &self.inner.shared.control;
+        // A request may come in before the actor does.
+        control.filled(START_PATIENCE).await;
         control.try_send(begin).map_err(|_| BeginError::Busy)?;
         // Whether it was journaled is not known when the actor died meanwhile.
         let died =
