@@ -3,6 +3,7 @@
 pub mod alerts;
 pub mod cancel;
 pub mod check;
+pub mod companion;
 pub mod config;
 pub mod demo;
 pub mod doctor;
@@ -108,6 +109,8 @@ enum Command {
     Receiver(receiver::Args),
     /// Look at plugins
     Plugin(plugin::Args),
+    /// Put weir's node into a ComfyUI, for the progress of every client's jobs
+    Companion(companion::Args),
     /// Write a configuration for your ComfyUI servers
     Init(init::Args),
     /// What is wrong here, in order
@@ -224,6 +227,7 @@ async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit, CliError>
         Command::Sources(args) => sources::run(ctx, &args).await,
         Command::Receiver(args) => receiver::run(ctx, &args).await,
         Command::Plugin(args) => plugin::run(ctx, &args).await,
+        Command::Companion(args) => companion::run(ctx, &args).await,
         Command::Init(args) => init::run(ctx, &args).await,
         Command::Doctor(args) => doctor::run(ctx, &args).await,
         Command::Demo(args) => demo::run(ctx, args).await,

@@ -120,23 +120,29 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
     for (owner, entry) in entries(config) {
         for (name, credential) in &entry.credentials {
             // Without one Google's own search is asked, when the daemon starts.
-            let Some(secret) = &credential.secret else {
-                continue;
-            };
-            let reason = match secret {
-                Secret::Env(variable) => match std::env::var_os(variable) {
-                    Some(value) if !value.is_empty() => continue,
-                    _ => format!("the environment variable {variable} is not set"),
-                },
-                Secret::File(path) => match File::open(path) {
-                    Ok(_) => continue,
-                    Err(error) => format!("cannot read {}: {}", path.display(), plain(&error)),
-                },
-            };
-            missing.push(format!("{owner}, credential `{name}`: {reason}"));
+            let reason = credential.secret.as_ref().and_then(is_missing);
+            missing.extend(reason.map(|reason| format!("{owner}, credential `{name}`: {reason}")));
         }
     }
+    for source in &config.sources {
+        let reason = source.companion_token.as_ref().and_then(is_missing);
+        let said = |reason| format!("source `{}`, companion_token: {reason}", source.name);
+        missing.extend(reason.map(said));
+    }
     missing
+}
+
+/// Why a secret cannot be had here.
+fn is_missing(secret: &Secret) -> Option<String> {
+    match secret {
+        Secret::Env(variable) => match std::env::var_os(variable) {
+            Some(value) if !value.is_empty() => None,
+            _ => Some(format!("the environment variable {variable} is not set")),
+        },
+        Secret::File(path) => File::open(path)
+            .err()
+            .map(|error| format!("cannot read {}: {}", path.display(), plain(&error))),
+    }
 }
 
 /// Plugin files that the configuration names and this machine does not have.

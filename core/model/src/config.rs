@@ -110,6 +110,8 @@ pub struct SourceConfig {
     pub lost_after: Duration,
     /// Jobs older than this are ignored.
     pub forgotten_before: Option<Timestamp>,
+    /// What the companion beside the provider shows to report progress of this source, and of no other.
+    pub companion_token: Option<Secret>,
 }
 
 /// What a source and a receiver have in common: a plugin, its configuration, and what it may do.
@@ -330,27 +332,28 @@ pub enum LogFormat {
 impl Config {
     /// Makes every path absolute: `~` is `home`, a relative path starts at `base_dir` (the folder of the file).
     pub fn resolve(&mut self, base_dir: &Path, home: &Path) {
-        let entries = self.sources.iter_mut().map(|source| &mut source.entry);
-        let entries = entries.chain(
-            self.alerts
-                .receivers
-                .iter_mut()
-                .map(|receiver| &mut receiver.entry),
-        );
-        let paths = entries.flat_map(|entry| {
-            let plugin = match &mut entry.plugin {
-                PluginRef::File(path) => Some(path),
-                PluginRef::Bundled(_) => None,
-            };
-            let secrets = entry.credentials.values_mut().filter_map(|credential| {
-                match &mut credential.secret {
-                    Some(Secret::File(path)) => Some(path),
-                    Some(Secret::Env(_)) | None => None,
-                }
-            });
-            plugin.into_iter().chain(secrets)
-        });
-        for path in paths.chain(&mut self.data_dir) {
+        let mut entries: Vec<&mut PluginEntry> = Vec::new();
+        let mut secrets: Vec<&mut Secret> = Vec::new();
+        for source in &mut self.sources {
+            entries.push(&mut source.entry);
+            secrets.extend(&mut source.companion_token);
+        }
+        let receivers = self.alerts.receivers.iter_mut();
+        entries.extend(receivers.map(|receiver| &mut receiver.entry));
+        let mut paths: Vec<&mut PathBuf> = Vec::new();
+        for entry in entries {
+            if let PluginRef::File(path) = &mut entry.plugin {
+                paths.push(path);
+            }
+            let credentials = entry.credentials.values_mut();
+            secrets.extend(credentials.filter_map(|credential| credential.secret.as_mut()));
+        }
+        paths.extend(secrets.into_iter().filter_map(|secret| match secret {
+            Secret::File(path) => Some(path),
+            Secret::Env(_) => None,
+        }));
+        paths.extend(&mut self.data_dir);
+        for path in paths {
             *path = match path.strip_prefix("~") {
                 Ok(rest) => home.join(rest),
                 Err(_) => base_dir.join(&*path),

@@ -206,6 +206,28 @@ fn origins(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Vec<OriginPat
     Some(origins)
 }
 
+/// A secret by itself: `(env: "NAME")` or `(file: "PATH")`. What stands in its place is never repeated in a message.
+pub(super) fn alone(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Secret> {
+    let Kind::Struct(given) = &node.kind else {
+        let finding = Finding::new("expected `(file: \"PATH\")` or `(env: \"NAME\")`");
+        d.error(
+            node.offset,
+            path,
+            finding.help("the secret itself does not belong here"),
+        );
+        return None;
+    };
+    let mut fields = d.open(node.offset, path, given);
+    let env = fields.optional(d, "env", variable).map(Secret::Env);
+    let file = fields.optional(d, "file", secret_path).map(Secret::File);
+    if fields.has("env") == fields.has("file") {
+        let finding = Finding::new("give `env` or `file`, one of them");
+        d.error(node.offset, path, finding);
+    }
+    fields.finish(d);
+    env.or(file)
+}
+
 fn secret_text(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<String> {
     match &node.kind {
         Kind::Text(text) if !text.is_empty() => Some(text.clone()),

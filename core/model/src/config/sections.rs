@@ -229,6 +229,7 @@ fn source(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<SourceConfig> 
         .optional(d, "lost_after", lost_after)
         .unwrap_or(MINUTE);
     let forgotten_before = fields.optional(d, "forgotten_before", timestamp);
+    let companion_token = fields.optional(d, "companion_token", super::credential::alone);
     fields.finish(d);
     Some(SourceConfig {
         name: name?,
@@ -237,6 +238,7 @@ fn source(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<SourceConfig> 
         control,
         lost_after,
         forgotten_before,
+        companion_token,
     })
 }
 

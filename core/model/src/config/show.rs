@@ -301,6 +301,13 @@ fn source(source: &SourceConfig) -> Shown {
             "forgotten_before",
             source.forgotten_before.as_ref().map(text),
         ),
+        (
+            "companion_token",
+            source
+                .companion_token
+                .as_ref()
+                .map(|token| Shown::Fields(vec![secret(token)])),
+        ),
     ]));
     Shown::Fields(fields)
 }
@@ -345,12 +352,16 @@ fn entry(field: &'static str, entry: &PluginEntry) -> Vec<(&'static str, Shown)>
     ])
 }
 
-/// Where a secret is read from is no secret.
-fn credential(credential: &Credential) -> Shown {
-    let secret = credential.secret.as_ref().map(|secret| match secret {
+fn secret(secret: &Secret) -> (&'static str, Shown) {
+    match secret {
         Secret::Env(variable) => ("env", text(variable)),
         Secret::File(path) => ("file", text(&path.display())),
-    });
+    }
+}
+
+/// Where a secret is read from is no secret.
+fn credential(credential: &Credential) -> Shown {
+    let secret = credential.secret.as_ref().map(secret);
     let origins = &credential.origins;
     let origins = (!origins.is_empty()).then(|| ("origins", list(origins, text)));
     let (name, first, last) = match &credential.kind {

@@ -104,14 +104,18 @@ impl Execution {
         u32::try_from(index).ok()
     }
 
-    /// Takes a progress report. Returns whether anything a person sees has changed.
+    /// Takes a progress report; one without a total is its note alone. Returns whether anything a person sees has changed.
     pub fn report(&mut self, progress: &JobProgress) -> bool {
-        let Some(fraction) = fraction(progress.done, progress.total) else {
-            return false;
-        };
         if self.record.status.is_closed() {
             return false;
         }
+        let Some(fraction) = fraction(progress.done, progress.total) else {
+            let is_news = progress.note.is_some() && progress.note != self.live.note;
+            if is_news {
+                self.live.note.clone_from(&progress.note);
+            }
+            return is_news;
+        };
         let whole = match progress.step.as_deref().map(|id| self.step_index(id)) {
             None => Some(fraction * 100.0),
             Some(None) => return false,
