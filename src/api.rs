@@ -2,6 +2,7 @@
 
 mod alerts;
 mod auth;
+mod companion;
 mod control;
 pub mod errors;
 mod events;
@@ -157,6 +158,7 @@ const ADDRESSES: &[Address] = &[
     // For programs.
     address!("/api/sources", GET => sources::list),
     address!("/api/sources/{name}", GET => sources::one),
+    address!("/api/sources/{name}/progress", POST => companion::progress),
     address!("/api/sources/{name}/prompt", POST => submit::prompt),
     address!("/api/sources/{name}/submit", POST => submit::submit),
     address!("/api/plugins", GET => plugins::list),

@@ -416,6 +416,20 @@ impl MonitorHandle {
         Ok(looked.map_err(|_| ActError::NotRecorded("the look was cut off".into()))??)
     }
 
+    /// Takes what a companion beside a source's provider reports: frames as its streams have them, and how many more it
+    /// could not send. False: no plugin of that name is there to read them.
+    pub fn take_report(&self, source: &str, frames: Vec<String>, dropped: u64) -> bool {
+        let plugin = self.inner.shared.plugin_of(source);
+        let reads = plugin.is_some_and(|plugin| plugin.status().capabilities.streams);
+        match self.inner.shared.companion_of(source) {
+            Some(companion) if reads => {
+                companion.take(frames, dropped);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// A page of the provider's own log lines of one job. They pass through and are not kept.
     pub async fn read_logs(
         &self,

@@ -4,6 +4,7 @@
 //! a slow plugin cannot take is dropped and counted, and a poll makes up for it. A stream only makes things quicker:
 //! its failure is shown and never makes its source stale.
 
+mod companion;
 mod connection;
 mod health;
 mod link;
@@ -21,6 +22,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use weir_model::stream::{Endpoint, Reaction};
 
+pub(crate) use companion::Companion;
+pub use companion::CompanionHealth;
 pub use health::{SharedStreams, StreamHealth, StreamState};
 
 use crate::clock::Clock;

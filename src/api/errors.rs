@@ -209,6 +209,18 @@ impl Problem {
         .field("http.allowed_hosts")
     }
 
+    /// 401: who reports shows the token of that source. Which sources there are is told to nobody else.
+    pub fn no_companion() -> Problem {
+        let detail = "a report needs the token of its source: what `companion_token` of the source names, sent as \
+                      `authorization: Bearer TOKEN`";
+        Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "A token is needed",
+            detail,
+        )
+    }
+
     pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Problem {
         let mut problem = Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,

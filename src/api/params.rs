@@ -152,7 +152,16 @@ pub(super) fn uuid(text: &str, what: &str) -> Result<Uuid, Problem> {
 /// The JSON body of a request.
 pub(super) async fn body<T: DeserializeOwned>(
     request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<T, Problem> {
+    body_within(request, payload, BODY_LEN_MAX).await
+}
+
+/// The JSON body of a request, of at most `len_max` bytes.
+pub(super) async fn body_within<T: DeserializeOwned>(
+    request: &HttpRequest,
     mut payload: web::Payload,
+    len_max: usize,
 ) -> Result<T, Problem> {
     let json = request
         .headers()
@@ -173,8 +182,8 @@ pub(super) async fn body<T: DeserializeOwned>(
     let read = async {
         while let Some(chunk) = payload.next().await {
             let chunk = chunk.map_err(|_| Problem::bad_request("the body could not be read"))?;
-            if bytes.len() + chunk.len() > BODY_LEN_MAX {
-                return Err(Problem::body_too_large(BODY_LEN_MAX));
+            if bytes.len() + chunk.len() > len_max {
+                return Err(Problem::body_too_large(len_max));
             }
             bytes.extend_from_slice(&chunk);
         }

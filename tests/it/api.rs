@@ -1,6 +1,7 @@
 //! The HTTP API, asked from outside: a real daemon, a source whose jobs the test decides.
 
 mod client;
+mod companion;
 mod refusals;
 mod stage;
 mod streams;

@@ -131,8 +131,11 @@ async fn no_fault_changes_a_status_and_each_outage_is_told_once() {
     for (outages, fault) in faults.into_iter().enumerate() {
         server.fault(fault);
         polled(&monitor, "studio", 2).await;
-        let health = view(&monitor, "studio").health;
-        assert!(health.stale_since.is_some(), "{fault:?}");
+        // A frame of the stream may have asked for a poll just before.
+        until(&monitor, "a stale source", |m| {
+            view(m, "studio").health.stale_since.is_some()
+        })
+        .await;
         until(&monitor, "stale", is_stale).await;
         assert_eq!(count(&monitor, Status::Running), 1, "{fault:?}");
         monitor.clock().advance(Duration::from_secs(121));

@@ -24,7 +24,7 @@ use crate::registry::{Corridor, CountWorkflows, PanicWorkflow, Registry, Route, 
 use crate::resource::{ResourceSampler, SamplerSettings};
 use crate::sampler::ResourceSample;
 use crate::source::{SharedHealth, SourceActor, SourceOptions, SourceState, StopSource};
-use crate::stream::{SharedStreams, StreamHost, Watching};
+use crate::stream::{Companion, SharedStreams, StreamHost, Watching};
 use crate::supervise::{Counters, Panic, Slot, Stopping, keep};
 use crate::trouble::Troubles;
 use crate::workflow::Seen;
@@ -98,6 +98,8 @@ pub(super) struct RunningSource {
     streams: SharedStreams,
     /// Keeps its streams connected; none where it has none.
     watching: Option<Arc<Watching>>,
+    /// Takes what a companion beside the provider reports; none for a source inside the program.
+    pub(super) companion: Option<Arc<Companion>>,
     plugin: Option<PluginHandle>,
     /// Of the plugin's configuration, as far as there is one.
     fingerprint: Option<Fingerprint>,
@@ -162,6 +164,12 @@ impl Shared {
             control: source.control,
             health: read(&source.health),
             stream: source.streams.health(),
+            companion: source
+                .config
+                .as_ref()
+                .filter(|config| config.companion_token.is_some())
+                .and(source.companion.as_ref())
+                .map(|companion| companion.health()),
             plugin: source.plugin.as_ref().map(PluginHandle::status),
         };
         read(&self.sources).into_iter().map(view).collect()
@@ -282,6 +290,12 @@ impl Shared {
             },
             resources: resources.as_deref(),
         })
+    }
+
+    /// Where reports about a source go that is configured now.
+    pub(super) fn companion_of(&self, source: &str) -> Option<Arc<Companion>> {
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+        sources.get(source)?.companion.clone()
     }
 
     /// The plugin of a source that is configured now.
@@ -819,14 +833,20 @@ impl Runtime {
         let streams = SharedStreams::default();
         let (found, clock) = (streams.clone(), self.shared.clock.clone());
         let plugin = opened.as_ref().map(|opened| opened.plugin.clone());
-        let watching = match (plugin, live) {
+        let watching = match (plugin.clone(), live) {
             (Some(plugin), _) => self
                 .streams
                 .watch(&name, plugin, slot.clone(), found, clock),
             (None, Some(live)) => self.streams.listen(live, slot.clone(), found, clock),
             (None, None) => None,
         };
+        let companion = plugin.as_ref().and_then(|plugin| {
+            let clock = self.shared.clock.clone();
+            self.streams
+                .reported(&name, plugin.clone(), slot.clone(), clock)
+        });
         let running = RunningSource {
+            companion: companion.map(Arc::new),
             row,
             control,
             feed: asked,

@@ -3,7 +3,7 @@
 use crate::journal::JournalState;
 use crate::plugin::PluginStatus;
 use crate::source::SourceHealth;
-use crate::stream::StreamHealth;
+use crate::stream::{CompanionHealth, StreamHealth};
 use jiff::Timestamp;
 use uuid::Uuid;
 use weir_model::alert::mute::Mute;
@@ -20,6 +20,8 @@ pub struct SourceView {
     pub health: SourceHealth,
     /// None: it has no streams.
     pub stream: Option<StreamHealth>,
+    /// None: nobody may report about it.
+    pub companion: Option<CompanionHealth>,
     /// None for a source inside the program.
     pub plugin: Option<PluginStatus>,
 }

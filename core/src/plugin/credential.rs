@@ -6,6 +6,7 @@ mod webhook;
 
 use std::fmt;
 use std::sync::Arc;
+use subtle::ConstantTimeEq as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -40,6 +41,17 @@ impl Secret {
         &self.0
     }
 }
+
+impl Secret {
+    /// Whether somebody showed this secret; takes as long whatever is wrong about it. One that could be guessed is nobody's.
+    pub fn is(&self, shown: &str) -> bool {
+        let known = self.0.trim();
+        known.len() >= TOKEN_LEN_MIN && bool::from(shown.as_bytes().ct_eq(known.as_bytes()))
+    }
+}
+
+/// Bytes of a token that weir is shown.
+const TOKEN_LEN_MIN: usize = 16;
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use weir_core::monitor::{ReceiverView as Receiver, SourceView as Source};
 use weir_core::plugin::{PluginState, PluginStatus};
 use weir_core::receiver::Tested;
-use weir_core::stream::{StreamHealth, StreamState};
+use weir_core::stream::{CompanionHealth, StreamHealth, StreamState};
 use weir_model::alert::delivery::FailureKind;
 
 #[derive(Debug, Serialize)]
@@ -28,9 +28,31 @@ pub struct SourceView {
     /// How jobs are seen now: `poll`, or `poll+stream` while every stream is connected.
     pub rung: &'static str,
     pub stream: Option<StreamView>,
+    /// The companion beside the provider; none where nobody may report.
+    pub companion: Option<CompanionView>,
     /// What the plugin says about this server: what it can and cannot see there.
     pub notice: Option<String>,
     pub plugin: Option<PluginShort>,
+}
+
+/// What a companion beside the provider reported since the start.
+#[derive(Debug, Serialize)]
+pub struct CompanionView {
+    pub last_report_at: Option<Time>,
+    pub reports: u64,
+    pub frames: u64,
+    pub dropped: u64,
+}
+
+impl CompanionView {
+    fn new(companion: CompanionHealth) -> CompanionView {
+        CompanionView {
+            last_report_at: companion.last_report_at.map(Time),
+            reports: companion.reports,
+            frames: companion.frames,
+            dropped: companion.dropped,
+        }
+    }
 }
 
 /// The streams of a source together; the one in the worst state speaks for all.
@@ -83,6 +105,7 @@ impl SourceView {
             control: source.control,
             rung: rung(source.stream.as_ref()),
             stream: source.stream.as_ref().map(StreamView::new),
+            companion: source.companion.map(CompanionView::new),
             notice: source.plugin.as_ref().and_then(notice),
             plugin: source.plugin.as_ref().map(PluginShort::new),
         }
