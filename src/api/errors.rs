@@ -25,7 +25,7 @@ pub struct Problem {
     kind: &'static str,
     title: &'static str,
     detail: Cow<'static, str>,
-    field: Option<String>,
+    field: Option<Box<str>>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
     challenge: bool,
@@ -66,7 +66,7 @@ impl Problem {
 
     /// The parameter or field of the body it is about.
     pub fn field(mut self, field: impl Into<String>) -> Problem {
-        self.field = Some(field.into());
+        self.field = Some(field.into().into_boxed_str());
         self
     }
 

@@ -415,3 +415,41 @@ async fn two_thousand_jobs_are_read_within_the_limits_of_a_plugin() {
     monitor.shutdown().await;
     server.stop().await;
 }
+
+#[actix_web::test]
+async fn a_service_account_gets_its_token_by_itself_and_once() {
+    let server = Server::start();
+    server.with(|fake| {
+        fake.tokens = vec!["nobody-has-this".to_owned()];
+        fake.jobs = vec![custom("03-running-t4", "1")];
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let account = folder.path().join("sa.json");
+    let token_uri = format!("{}/token", server.url());
+    let json = json!({
+        "type": "service_account", "client_email": "weir@demo.iam.gserviceaccount.com", "token_uri": token_uri,
+        "private_key": include_str!("../data/google/key.pem"), "private_key_id": "kid-1",
+    });
+    std::fs::write(&account, json.to_string()).unwrap();
+    let credential = format!(
+        r#"Google(file: "{}", origins: ["{}"], endpoints: (token: "{token_uri}"))"#,
+        account.display(),
+        server.url()
+    );
+    let monitor = watch_as(&server, "100ms", &credential, "").await;
+    until_status(&monitor, "1", Status::Running).await;
+    let polls = view(&monitor, "vertex").health.polls;
+    until(&monitor, "more polls", |m| {
+        view(m, "vertex").health.polls > polls + 5
+    })
+    .await;
+    assert_eq!(view(&monitor, "vertex").health.failures, 0);
+    assert_eq!(
+        server.with(|fake| fake.tokens.len()),
+        2,
+        "one token was issued"
+    );
+    server.assert_nothing_wrong();
+    monitor.shutdown().await;
+    server.stop().await;
+}

@@ -98,7 +98,7 @@ pub(super) struct RunningSource {
     streams: SharedStreams,
     /// Keeps its streams connected; none where it has none.
     watching: Option<Arc<Watching>>,
-    /// Takes what a companion beside the provider reports; none for a source inside the program.
+    /// Takes what a companion beside the provider reports; none where no companion may.
     pub(super) companion: Option<Arc<Companion>>,
     plugin: Option<PluginHandle>,
     /// Of the plugin's configuration, as far as there is one.
@@ -165,10 +165,8 @@ impl Shared {
             health: read(&source.health),
             stream: source.streams.health(),
             companion: source
-                .config
+                .companion
                 .as_ref()
-                .filter(|config| config.companion_token.is_some())
-                .and(source.companion.as_ref())
                 .map(|companion| companion.health()),
             plugin: source.plugin.as_ref().map(PluginHandle::status),
         };
@@ -840,10 +838,10 @@ impl Runtime {
             (None, Some(live)) => self.streams.listen(live, slot.clone(), found, clock),
             (None, None) => None,
         };
-        let companion = plugin.as_ref().and_then(|plugin| {
+        let reports = config.is_some_and(|config| config.companion_token.is_some());
+        let companion = plugin.filter(|_| reports).and_then(|plugin| {
             let clock = self.shared.clock.clone();
-            self.streams
-                .reported(&name, plugin.clone(), slot.clone(), clock)
+            self.streams.reported(&name, plugin, slot.clone(), clock)
         });
         let running = RunningSource {
             companion: companion.map(Arc::new),
