@@ -80,7 +80,7 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
     ));
     let path = serde_json::Value::from(token.display().to_string());
     ctx.printer
-        .line(&format!("companion_token: (file: {path}),"))?;
+        .line(format!("companion_token: (file: {path}),"))?;
     Ok(Exit::Ok)
 }
 

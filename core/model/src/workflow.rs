@@ -80,12 +80,12 @@ impl Workflow {
 
     /// Lets go of the closed executions: nothing is expected of them.
     pub fn forget_closed(&mut self) {
-        let open = |e: &Box<Execution>| !e.record.status.is_closed();
-        if self.executions.iter().all(open) {
+        let open = |e: &Execution| !e.record.status.is_closed();
+        if self.executions.iter().all(|e| open(e)) {
             return;
         }
         let mut executions = std::mem::take(&mut self.executions);
-        executions.retain(open);
+        executions.retain(|e| open(e));
         self.executions = executions;
         let mut by_key = std::mem::take(&mut self.by_key);
         by_key.retain(|(_, seq)| self.place_of(*seq).is_ok());

@@ -176,7 +176,7 @@ impl Writer {
         loop {
             match self.receiver.recv_timeout(self.retainer.pause()) {
                 Ok(Message::Commit(envelope)) => {
-                    let batch = self.gather(envelope);
+                    let batch = self.gather(*envelope);
                     self.commit(batch);
                 }
                 Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => {}
@@ -194,14 +194,14 @@ impl Writer {
     }
 
     /// The first commit and what else is queued, up to the size of a batch.
-    fn gather(&self, first: Box<Envelope>) -> Vec<Box<Envelope>> {
+    fn gather(&self, first: Envelope) -> Vec<Envelope> {
         let mut rows = first.commit.weight();
         let mut batch = vec![first];
         while rows < BATCH_ROWS_MAX && batch.len() < BATCH_COMMITS_MAX {
             match self.receiver.try_recv() {
                 Ok(Message::Commit(envelope)) => {
                     rows += envelope.commit.weight();
-                    batch.push(envelope);
+                    batch.push(*envelope);
                 }
                 Ok(Message::Wake) => {}
                 Err(_) => break,
@@ -214,7 +214,7 @@ impl Writer {
     }
 
     /// Makes a batch durable, publishes it and answers everything in it.
-    fn commit(&mut self, batch: Vec<Box<Envelope>>) {
+    fn commit(&mut self, batch: Vec<Envelope>) {
         if self.connection.is_none() {
             let reason = match &*self.common.state.borrow() {
                 JournalState::Closed { reason, .. } => reason.clone(),
@@ -249,7 +249,7 @@ impl Writer {
     /// One transaction. An error rolls all of it back.
     fn write(
         &mut self,
-        envelopes: Vec<Box<Envelope>>,
+        envelopes: Vec<Envelope>,
         answers: &mut Vec<Answer>,
     ) -> rusqlite::Result<Written> {
         let fault = self.fault.take();
@@ -278,7 +278,7 @@ impl Writer {
                 commit,
                 encoded,
                 answer,
-            } = *envelope;
+            } = envelope;
             answers.push(answer);
             verdicts.push(batch.write(commit, encoded)?);
         }
@@ -362,7 +362,7 @@ impl Writer {
     fn drain(&mut self) {
         while let Ok(message) = self.receiver.try_recv() {
             if let Message::Commit(envelope) = message {
-                let batch = self.gather(envelope);
+                let batch = self.gather(*envelope);
                 self.commit(batch);
             }
         }

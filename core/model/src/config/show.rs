@@ -397,7 +397,7 @@ fn google(google: &Google) -> Vec<(&'static str, Shown)> {
         ("quota_project", google.quota_project.as_ref().map(text)),
         (
             "endpoints",
-            (!endpoints.is_empty()).then(|| Shown::Fields(endpoints)),
+            (!endpoints.is_empty()).then_some(Shown::Fields(endpoints)),
         ),
     ])
 }

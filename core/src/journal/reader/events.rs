@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 use weir_model::event::{DeclaredStep, Event, ExecutionEvent};
 use weir_model::id::{ExecutionSeq, Seq, SourceId, WorkflowId};
+use weir_model::workflow::ExecutionRecord;
 
 /// An event with the names and identities that make it mean something elsewhere.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,34 +117,12 @@ fn stored_event(connection: &Connection, row: &Row<'_>) -> Result<StoredEvent> {
         Some(_) => Some(executions::record(row, EXECUTION_AT)?),
         None => None,
     };
-    let event = match (decoded, &record) {
-        (Decoded::Whole(event), _) => event,
-        (Decoded::Created, Some(record)) => Event::Execution(
-            record.seq,
-            ExecutionEvent::Created {
-                uuid: record.uuid,
-                key: record.key.clone(),
-                number: record.number,
-                name: record.name.clone(),
-                imported: record.imported,
-                created_at: record.created_at,
-                labels: record.labels.clone(),
-                detail: record.detail.clone(),
-            },
-        ),
-        (Decoded::Declared { first, count }, Some(record)) => Event::Execution(
-            record.seq,
-            ExecutionEvent::Declared {
-                steps: declared(connection, record.seq, first, count)?,
-            },
-        ),
-        (Decoded::Created | Decoded::Declared { .. }, None) => {
-            return Err(faulty(codec::CodecError::Missing {
-                kind: "execution.created",
-                what: "its execution's row",
-            }));
-        }
-    };
+    let event = restored(connection, decoded, record.as_ref())?.ok_or_else(|| {
+        faulty(codec::CodecError::Missing {
+            kind: "execution.created",
+            what: "its execution's row",
+        })
+    })?;
     let key = record.as_ref().map(|r| r.key.clone());
     let source = match &event {
         Event::Source(source, _) => Some(*source),
@@ -172,6 +151,38 @@ fn stored_event(connection: &Connection, row: &Row<'_>) -> Result<StoredEvent> {
         source,
         source_name: row.get(10)?,
     })
+}
+
+/// The event with what its execution's row says of it; none where it needs the row and there is none.
+fn restored(
+    connection: &Connection,
+    decoded: Decoded,
+    record: Option<&ExecutionRecord>,
+) -> Result<Option<Event>> {
+    let event = match (decoded, record) {
+        (Decoded::Whole(event), _) => event,
+        (Decoded::Created, Some(record)) => Event::Execution(
+            record.seq,
+            ExecutionEvent::Created {
+                uuid: record.uuid,
+                key: record.key.clone(),
+                number: record.number,
+                name: record.name.clone(),
+                imported: record.imported,
+                created_at: record.created_at,
+                labels: record.labels.clone(),
+                detail: record.detail.clone(),
+            },
+        ),
+        (Decoded::Declared { first, count }, Some(record)) => Event::Execution(
+            record.seq,
+            ExecutionEvent::Declared {
+                steps: declared(connection, record.seq, first, count)?,
+            },
+        ),
+        (Decoded::Created | Decoded::Declared { .. }, None) => return Ok(None),
+    };
+    Ok(Some(event))
 }
 
 /// The steps a declaration named, in their order.

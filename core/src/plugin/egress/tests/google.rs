@@ -540,7 +540,8 @@ fn a_file_that_cannot_work_is_refused_without_repeating_it() {
         google(&file, options(), "https://*.googleapis.com").map(|_| ())
     };
     assert_eq!(with(&|_| {}), Ok(()));
-    let cases: [(&dyn Fn(&mut Value), &str); 9] = [
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let cases: [(Change<'_>, &str); 9] = [
         (
             &|file| file["type"] = json!("canary"),
             "its `type` is no kind of Google credential",
