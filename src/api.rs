@@ -34,8 +34,9 @@ use weir_core::monitor::MonitorHandle;
 /// Clients that follow events at one time.
 pub const STREAMS_MAX: usize = 64;
 
-/// Logs that are read at one time: each is a plugin's instance and a request to a provider.
-const LOG_READERS_MAX: usize = 4;
+/// Logs that are read at one time: each is a plugin's instance and a request to a provider. Fewer than a plugin has beside
+/// its own, so that a cancel finds room.
+const LOG_READERS_MAX: usize = 2;
 
 /// What a handler that answers JSON returns.
 type View<T> = Result<web::Json<T>, Problem>;

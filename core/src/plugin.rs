@@ -124,10 +124,7 @@ impl PluginSpec {
         digest.update(self.config.to_string());
         for (name, credential) in &self.credentials {
             digest.update(format!(" {name:?} {credential:?}"));
-            for secret in credential.tells() {
-                digest.update(secret.len().to_le_bytes());
-                digest.update(secret);
-            }
+            digest.update(credential.digest());
         }
         digest.finalize().into()
     }
@@ -150,5 +147,12 @@ impl Failure {
             kind: Some(kind),
             retry_after: None,
         }
+    }
+
+    /// Of the host's http: whether it failed before anything of the request can have left. Its causes are those of the
+    /// contract.
+    fn was_before_sending(&self) -> bool {
+        let cause = self.message.split_once(':').map(|(cause, _)| cause);
+        matches!(cause, Some("dns" | "connect" | "tls" | "denied"))
     }
 }

@@ -527,7 +527,10 @@ fn failure_of(error: &CallError) -> (FailureKind, Option<Duration>) {
         } => {
             let kind = match kind {
                 Some(observation::FailureKind::Permanent) => FailureKind::Permanent,
-                Some(observation::FailureKind::Misconfigured) => FailureKind::Misconfigured,
+                // A receiver has one address: nothing is there, and only the operator can mend that.
+                Some(
+                    observation::FailureKind::Misconfigured | observation::FailureKind::NotFound,
+                ) => FailureKind::Misconfigured,
                 _ => FailureKind::Transient,
             };
             (kind, *retry_after)

@@ -17,7 +17,7 @@ const LIMIT_MAX: usize = 1000;
 /// Bytes of the lines of one answer; at least one line is told.
 const BYTES_MAX: usize = 1 << 20;
 /// A longer cursor cannot come back in an address.
-const CURSOR_LEN_MAX: usize = 4096;
+const CURSOR_LEN_MAX: usize = 16 << 10;
 
 /// Lines in the order of time, whatever the direction.
 #[derive(Debug, Serialize)]

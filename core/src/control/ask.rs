@@ -61,8 +61,11 @@ impl From<CallError> for ControlFailed {
         let message = error.to_string();
         match error {
             CallError::Failed {
-                kind, retry_after, ..
-            } => of_failure(message, kind, retry_after),
+                kind,
+                retry_after,
+                acted,
+                ..
+            } => of_failure(message, kind, retry_after, acted),
             CallError::Crashed { .. } | CallError::Closed => ControlFailed::unclear(message),
             CallError::NotReady { retry_in, .. } | CallError::Quarantined { retry_in, .. } => {
                 ControlFailed::not_asked(message, true, retry_in)
@@ -74,12 +77,13 @@ impl From<CallError> for ControlFailed {
     }
 }
 
-/// The contract says that the message of a failed `http.send` begins with the cause: these three come before anything
-/// was sent. Who says when to come back has not taken it either.
+/// Where no request that could change anything left, nothing was asked; the host knows, whatever the message says. Who
+/// says when to come back has not taken it either.
 fn of_failure(
     message: String,
     kind: Option<FailureKind>,
     retry_after: Option<Duration>,
+    acted: bool,
 ) -> ControlFailed {
     match kind {
         Some(FailureKind::Permanent | FailureKind::Unsupported) => ControlFailed::Refused(message),
@@ -87,11 +91,7 @@ fn of_failure(
             ControlFailed::not_asked(message, false, retry_after)
         }
         Some(FailureKind::Transient) | None => {
-            let unsent = ["dns", "connect", "tls"].iter().any(|cause| {
-                let rest = message.strip_prefix(cause);
-                rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
-            });
-            if unsent || retry_after.is_some() {
+            if !acted || retry_after.is_some() {
                 ControlFailed::not_asked(message, true, retry_after)
             } else {
                 ControlFailed::Unclear {
@@ -157,33 +157,26 @@ impl Feed {
 mod tests {
     use super::*;
 
-    fn of(message: &str, kind: Option<FailureKind>) -> ControlFailed {
-        of_failure(message.to_owned(), kind, None)
-    }
-
     #[test]
     fn only_what_was_certainly_not_sent_counts_as_not_asked() {
-        let transient = Some(FailureKind::Transient);
-        for message in ["connect: refused", "dns: no such host", "tls handshake"] {
-            let failed = of(message, transient);
+        let of = |kind, retry_after, acted| of_failure("why".into(), kind, retry_after, acted);
+        for kind in [None, Some(FailureKind::Transient)] {
+            let failed = of(kind, None, false);
             assert!(
                 matches!(failed, ControlFailed::NotAsked { passing: true, .. }),
-                "{message}"
+                "{kind:?}"
             );
-        }
-        for message in [
-            "timeout",
-            "protocol: reset",
-            "connected, then silence",
-            "503: busy",
-        ] {
             assert!(
-                matches!(of(message, transient), ControlFailed::Unclear { .. }),
-                "{message}"
+                matches!(of(kind, None, true), ControlFailed::Unclear { .. }),
+                "{kind:?}"
+            );
+            let told_to_wait = of(kind, Some(Duration::from_secs(9)), true);
+            assert!(
+                matches!(told_to_wait, ControlFailed::NotAsked { passing: true, .. }),
+                "{kind:?}"
             );
         }
-        assert!(matches!(of("boom", None), ControlFailed::Unclear { .. }));
-        let no = of("no such route", Some(FailureKind::Unsupported));
-        assert_eq!(no, ControlFailed::Refused("no such route".into()));
+        let no = of(Some(FailureKind::Unsupported), None, true);
+        assert_eq!(no, ControlFailed::Refused("why".into()));
     }
 }

@@ -21,6 +21,8 @@ const REASON_MAX: usize = 2000;
 /// A full queue of the journal is waited for in steps of this.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 const BUSY_TRIES: u32 = 250;
+/// Who answers so gave up waiting, or stands between: the provider may have taken it (RFC 9110, 15.5.9, 15.6.3, 15.6.5).
+const GATEWAY: [u16; 3] = [408, 502, 504];
 
 /// Journal a request and act on it.
 #[derive(Message)]
@@ -142,6 +144,12 @@ fn answered(
             row.new_job.clone_from(&submission.job);
             if submission.job.is_some() {
                 asked(row, None, now)
+            } else if GATEWAY.contains(&submission.status) {
+                let note = format!(
+                    "answered {}, which does not say whether it was taken; looking for the job",
+                    submission.status
+                );
+                asked(row, Some(note), now)
             } else {
                 let reason = format!("the provider answered {}", submission.status);
                 settled(row, RequestState::Refused, reason, now)

@@ -98,7 +98,7 @@ impl Worker {
         match Instance::open_aside(&linked, &self.spec, surroundings).await {
             Ok(instance) => self.call(instance, order).await,
             Err(OpenError::Refused(failure)) => {
-                order.refuse(self.failed(failure));
+                order.refuse(self.failed(failure, false));
             }
             Err(OpenError::Crashed(report)) => order.refuse(self.crashed(*report, Duration::ZERO)),
             Err(OpenError::Incompatible(error)) => order.refuse(CallError::Incompatible {
@@ -173,7 +173,7 @@ impl Worker {
         let result = match result {
             Ok(result) => {
                 self.report(instance.cpu(), None);
-                result.map_err(|failure| self.failed(failure))
+                result.map_err(|failure| self.failed(failure, instance.acted()))
             }
             Err(report) => Err(self.crashed(*report, instance.cpu())),
         };
@@ -181,10 +181,15 @@ impl Worker {
         drop(reply.send(result));
     }
 
-    fn failed(&self, failure: Failure) -> CallError {
+    fn failed(&self, failure: Failure, acted: bool) -> CallError {
         self.status
             .send_modify(|status| status.counters.failures += 1);
-        failure.into()
+        CallError::Failed {
+            message: failure.message,
+            kind: failure.kind,
+            retry_after: failure.retry_after,
+            acted,
+        }
     }
 
     fn crashed(&self, report: CrashReport, cpu: Duration) -> CallError {

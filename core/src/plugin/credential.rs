@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use ring::hmac;
+use sha2::{Digest, Sha256};
 use url::Url;
 use weir_model::config;
 
@@ -82,6 +83,27 @@ pub enum Scheme {
     },
 }
 
+impl Scheme {
+    fn digest(&self) -> [u8; 32] {
+        let secret = match self {
+            Scheme::Bearer(secret)
+            | Scheme::Basic {
+                password: secret, ..
+            }
+            | Scheme::Header { value: secret, .. }
+            | Scheme::Url(secret)
+            | Scheme::StandardWebhooks(secret)
+            | Scheme::Secret(secret) => Some(secret),
+            Scheme::Google { account, .. } => account.as_ref(),
+        };
+        let mut digest = Sha256::new();
+        // All but the secret, which no debug output shows.
+        digest.update(format!("{self:?} "));
+        digest.update(secret.map_or("", Secret::expose));
+        digest.finalize().into()
+    }
+}
+
 /// A secret and the only origins it ever goes to.
 #[derive(Clone)]
 pub struct Credential {
@@ -89,6 +111,8 @@ pub struct Credential {
     origins: Vec<AllowRule>,
     /// Every text that would give the secret away.
     tells: Vec<String>,
+    /// Of the scheme with all its options and its secret.
+    digest: [u8; 32],
 }
 
 /// A scheme that was found to work.
@@ -134,6 +158,7 @@ impl Credential {
     /// Checks once what every request would otherwise stumble over. Only `Url` may leave out its origins: it has one.
     pub fn new(scheme: Scheme, origins: Vec<AllowRule>) -> Result<Credential, CredentialError> {
         let mut origins = origins;
+        let digest = scheme.digest();
         let (kind, tells) = match scheme {
             Scheme::Bearer(token) => {
                 let token = some(&token)?;
@@ -182,6 +207,7 @@ impl Credential {
             kind,
             origins,
             tells,
+            digest,
         })
     }
 
@@ -249,6 +275,11 @@ impl Credential {
             Kind::StandardWebhooks(key) => webhook::sign(key, headers, body, now),
             Kind::Url(_) | Kind::Template(_) | Kind::Google(_) => {}
         }
+    }
+
+    /// Differs where the scheme, one of its options or the secret does.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// Every text that would give the secret away.

@@ -58,6 +58,8 @@ pub(super) struct HttpRequest {
     pub timeout: Option<Duration>,
     /// Of the body, where the running call may send more or less than the entry's other calls.
     pub body_bytes_max: Option<u64>,
+    /// The body is, or holds, what somebody else submitted: it asks for no secret.
+    pub body_is_foreign: bool,
 }
 
 /// `http.response` of the contract.
@@ -199,6 +201,7 @@ impl Egress {
             headers: &request.headers,
             credential: request.credential.as_deref(),
             body,
+            body_is_foreign: request.body_is_foreign,
         })?;
         let wait = self.rate().reserve(Instant::now());
         if !wait.is_zero() {
@@ -408,7 +411,7 @@ impl Rate {
     }
 }
 
-fn transient(cause: &str, detail: String) -> Failure {
+pub(super) fn transient(cause: &str, detail: String) -> Failure {
     Failure::new(FailureKind::Transient, format!("{cause}: {detail}"))
 }
 

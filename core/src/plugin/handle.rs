@@ -28,6 +28,8 @@ pub enum CallError {
         message: String,
         kind: Option<FailureKind>,
         retry_after: Option<Duration>,
+        /// Of control calls: something may have been changed at the far side before it failed.
+        acted: bool,
     },
     /// A trap or a limit; the instance is gone, the next call gets a fresh one.
     #[error("the plugin crashed: {report}")]
@@ -78,6 +80,7 @@ impl CallError {
             message: format!("the plugin has no `{interface}`"),
             kind: Some(FailureKind::Unsupported),
             retry_after: None,
+            acted: false,
         }
     }
 }
@@ -88,6 +91,7 @@ impl From<Failure> for CallError {
             message: failure.message,
             kind: failure.kind,
             retry_after: failure.retry_after,
+            acted: false,
         }
     }
 }

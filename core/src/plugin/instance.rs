@@ -29,6 +29,9 @@ use super::text::printable;
 use super::{Failure, PluginSpec};
 
 const CRASH_MESSAGE_MAX: usize = 1024;
+/// What is left of a call's wall time when its last request is over, an eighth of it at most: a slow far side is a failure of
+/// the call, and no strike against the plugin.
+const RETURN_MAX: Duration = Duration::from_secs(1);
 
 /// What every instance of one entry shares.
 pub(super) struct Surroundings {
@@ -49,10 +52,19 @@ pub(super) struct GuestState {
     gauge: Arc<Gauge>,
     /// An error that it logged is kept for the crash report: without WASI a guest has no stderr, and panics into its log.
     stderr: Tail,
-    /// Requests of the running call.
-    call_requests: u32,
-    /// They may carry a whole graph.
-    call_submits: bool,
+    call: Running,
+}
+
+/// The call that is going on.
+struct Running {
+    /// Its requests so far.
+    requests: u32,
+    /// They may carry a whole graph, and a body that is not the guest's own.
+    submits: bool,
+    /// A request that may change something at the far side may have arrived there.
+    acted: bool,
+    /// When its last request has to be over, for the guest to return within the wall limit.
+    requests_until: Instant,
 }
 
 impl GuestState {
@@ -74,8 +86,12 @@ impl GuestState {
             log: Arc::clone(&surroundings.log),
             gauge: Arc::clone(&surroundings.gauge),
             stderr,
-            call_requests: 0,
-            call_submits: false,
+            call: Running {
+                requests: 0,
+                submits: false,
+                acted: false,
+                requests_until: Instant::now(),
+            },
         }
     }
 }
@@ -233,6 +249,12 @@ impl Instance {
         self.cpu
     }
 
+    /// Whether the last call may have changed something at the far side: a request that was not a mere question may
+    /// have arrived.
+    pub(super) fn acted(&self) -> bool {
+        self.store.data().call.acted
+    }
+
     /// Runs one call under its CPU and wall limits; whatever goes wrong comes back as a report.
     async fn guarded<T>(
         &mut self,
@@ -243,10 +265,13 @@ impl Instance {
         let (name, wall) = (call.name, call.wall.1);
         self.meter.begin(call.cpu.1);
         self.store.set_epoch_deadline(1);
-        let state = self.store.data_mut();
-        state.call_requests = 0;
-        state.call_submits = call.submits;
         let began = Instant::now();
+        self.store.data_mut().call = Running {
+            requests: 0,
+            submits: call.submits,
+            acted: false,
+            requests_until: began + wall.saturating_sub(RETURN_MAX.min(wall / 8)),
+        };
         let running = AssertUnwindSafe(run(&mut self.store, &self.exports)).catch_unwind();
         let charged = self.meter.charge(&self.surroundings.ticker, running);
         let outcome = tokio::time::timeout(wall, charged).await;

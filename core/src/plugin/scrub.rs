@@ -2,6 +2,7 @@
 
 use weir_model::alert::notification::{Notification, NotifiedAlert};
 use weir_model::observation::{Job, JobProgress, JobRef, Observation, Page};
+use weir_model::stream::{Frame, StreamMessage};
 
 use super::credential::Redactor;
 use super::egress::defused;
@@ -36,6 +37,17 @@ pub(super) fn notification(notification: &Notification) -> Notification {
         defuse_alert(alert);
     }
     clean
+}
+
+/// What a far side repeats of a long secret does not reach the guest, as in its answers.
+pub(super) fn frames(redactor: &Redactor, frames: &mut [Frame]) {
+    for frame in frames {
+        match frame {
+            Frame::Message(StreamMessage::Text(text)) => redactor.clean_header(text),
+            Frame::Message(StreamMessage::Binary(bytes)) => redactor.clean_answer(bytes),
+            Frame::Connected | Frame::Dropped(_) => {}
+        }
+    }
 }
 
 fn defuse_alert(alert: &mut NotifiedAlert) {

@@ -282,7 +282,7 @@ async fn a_memory_bomb_is_stopped_by_its_memory_limit() {
 }
 
 #[tokio::test]
-async fn waiting_in_http_is_no_cpu_time_but_hits_the_wall_limit() {
+async fn a_slow_far_side_is_a_failure_of_the_call_and_no_strike() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let mut spec = source(&Guest::fetching(&url, None));
@@ -290,6 +290,26 @@ async fn waiting_in_http_is_no_cpu_time_but_hits_the_wall_limit() {
     spec.limits.wall_call = Duration::from_millis(400);
     spec.limits.cpu_call = Duration::from_millis(50);
     let handle = host().open(spec);
+    for _ in 0..2 {
+        match handle.poll(None, vec![]).await {
+            Err(CallError::Failed { message, kind, .. }) => {
+                assert!(message.starts_with("timeout: "), "{message}");
+                assert_eq!(kind, Some(FailureKind::Transient));
+            }
+            other => panic!("no failure but {other:?}"),
+        }
+    }
+    let status = handle.status();
+    assert_eq!((status.strikes, status.counters.crashes), (0, 0));
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_return_is_stopped_by_its_wall_limit() {
+    let mut spec = source(&Guest::second_poll(SPIN));
+    spec.limits.wall_call = Duration::from_millis(400);
+    spec.limits.cpu_call = Duration::from_secs(60);
+    let handle = host().open(spec);
+    handle.poll(None, vec![]).await.unwrap();
     let report = crash(&handle).await;
     assert_eq!(report.cause, CrashCause::WallLimit, "{report}");
     reached(&handle, "ready").await;

@@ -54,6 +54,14 @@ pub fn refused(far: &impl Far, response: &Response, what: &str) -> Failure {
     }
 }
 
+/// The far side took it if it answered below 300; else why not, in its own words.
+pub fn accepted(far: &impl Far, response: &Response) -> Result<(), Failure> {
+    if response.status < 300 {
+        return Ok(());
+    }
+    Err(refused(far, response, &quote(&response.body)))
+}
+
 /// `status 404: Unknown Webhook`.
 pub fn said(status: u16, what: &str) -> String {
     let what = text::line(what, QUOTE_MAX);

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use weir_handler::fit::{Style, plain};
-use weir_handler::{Handler, Notification, Severity, Status, words};
+use weir_handler::{Handler, Notification, Severity, Status, answer, words};
 use weir_sdk::{Failure, Far, Request, config, failure, text};
 
 const CONFIG_SCHEMA: &str = r#"{
@@ -121,7 +121,8 @@ impl Handler for Ntfy {
     ) -> Result<Option<String>, Failure> {
         let body = serde_json::to_vec(&self.publish(notification))
             .map_err(|error| failure::permanent(error.to_string()))?;
-        far.fetch(self.request("POST", "/", Some(body)))?;
+        let response = far.send(self.request("POST", "/", Some(body)))?;
+        answer::accepted(far, &response)?;
         Ok(None)
     }
 }

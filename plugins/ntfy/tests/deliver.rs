@@ -8,7 +8,7 @@ use std::cell::RefCell;
 
 use ntfy::message::{Config, Ntfy};
 use weir_handler::{Alert, Handler, Notification, Severity, Status};
-use weir_sdk::{Failure, Far, Level, Request, Response, config, failure};
+use weir_sdk::{Failure, FailureKind, Far, Level, Request, Response, config};
 
 struct Server {
     answer: Result<Response, Failure>,
@@ -20,10 +20,10 @@ impl Far for Server {
         0
     }
     fn log(&self, _level: Level, _message: &str) {}
-    fn send(&self, _request: Request) -> Result<Response, Failure> {
-        Err(failure::permanent("a receiver uses fetch"))
-    }
     fn fetch(&self, request: Request) -> Result<Response, Failure> {
+        self.send(request)
+    }
+    fn send(&self, request: Request) -> Result<Response, Failure> {
         self.seen.borrow_mut().push(request);
         self.answer.clone()
     }
@@ -201,18 +201,32 @@ fn a_click_leads_only_to_http() {
 
 #[test]
 fn a_failure_of_the_server_is_no_delivery() {
-    let failure = Failure {
-        retry_after_ms: Some(30_000),
-        ..failure::transient("429 Too Many Requests")
+    let deliver = |status, headers| {
+        let answer = Ok(Response {
+            status,
+            headers,
+            body: br#"{"code":42901,"http":429,"error":"limit reached"}"#.to_vec(),
+        });
+        let server = Server {
+            answer,
+            ..server(Ok(""))
+        };
+        ntfy(r#"{"url": "https://ntfy.sh/t"}"#)
+            .unwrap()
+            .deliver(&server, &notification(), None)
+            .unwrap_err()
     };
-    let error = ntfy(r#"{"url": "https://ntfy.sh/t"}"#)
-        .unwrap()
-        .deliver(&server(Err(failure)), &notification(), None)
-        .unwrap_err();
+    let later = deliver(429, vec![("retry-after".to_owned(), "30".to_owned())]);
     assert_eq!(
-        (error.message.as_str(), error.retry_after_ms),
-        ("429 Too Many Requests", Some(30_000))
+        (later.kind, later.retry_after_ms),
+        (Some(FailureKind::Transient), Some(30_000))
     );
+    assert!(later.message.contains("limit reached"), "{}", later.message);
+    // A wrong address is the operator's, and no message is given up for it.
+    for status in [301, 403, 404] {
+        let kind = deliver(status, vec![]).kind;
+        assert_eq!(kind, Some(FailureKind::Misconfigured), "{status}");
+    }
 }
 
 #[test]

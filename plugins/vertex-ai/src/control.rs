@@ -2,8 +2,9 @@
 //!
 //! Vertex AI has no request id: a `create` that is repeated makes a second job. So every job made here carries its
 //! key as a label, and each attempt first looks for that label. Where an answer to `create` is lost, the label is
-//! looked for again at once; if it is not there the call fails as passing, and the next attempt with the same key
-//! looks first. Vertex AI cannot restart a job: a retry is a new job from the old one's own specification.
+//! looked for again at once; if it is not there the call fails without a time to come back, which would say that nothing
+//! was made: the host looks for the label among the jobs that come. Vertex AI cannot restart a job: a retry is a new job
+//! from the old one's own specification.
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -23,8 +24,8 @@ pub const KEY_LABEL: &str = "weir_key";
 pub const RETRIED_FROM: &str = "retried_from";
 /// Google's bound on a label's value.
 const LABEL_MAX: usize = 63;
-/// When a `create` whose answer was lost may be asked about again: a list may be behind.
-const LOOK_AGAIN: u32 = 15_000;
+/// After a request rate without a wait of its own.
+const RATE_WAIT: u32 = 60_000;
 
 /// What the provider sets and no `create` takes.
 const OUTPUT_ONLY: [&str; 22] = [
@@ -204,7 +205,10 @@ fn refused<F: Far>(
 ) -> Result<Submission, Failure> {
     match trouble {
         Trouble::Refused(refusal) if refusal.why == Why::Rate => {
-            Err(Trouble::Refused(refusal).failure("create"))
+            let mut failure = Trouble::Refused(refusal).failure("create");
+            // It was not taken: whoever says when to come back says so.
+            failure.retry_after_ms.get_or_insert(RATE_WAIT);
+            Err(failure)
         }
         Trouble::Refused(refusal)
             if (300..500).contains(&refusal.status) && refusal.status != 408 =>
@@ -228,11 +232,11 @@ fn refused<F: Far>(
             Ok(Some(found)) => Ok(found),
             Ok(None) | Err(_) => Err(Failure {
                 message: format!(
-                    "create: {}; whether the job was made is not known: the next attempt with the same key looks for label {KEY_LABEL}={key} first",
+                    "create: {}; whether the job was made is not known: it would carry the label {KEY_LABEL}={key}",
                     trouble.message()
                 ),
                 kind: Some(FailureKind::Transient),
-                retry_after_ms: Some(LOOK_AGAIN),
+                retry_after_ms: None,
             }),
         },
     }

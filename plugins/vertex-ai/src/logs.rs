@@ -23,8 +23,8 @@ use crate::wire::{LogEntries, LogEntry};
 const PAGE_SIZE: u32 = 200;
 /// How late an entry may arrive.
 const OVERLAP: u64 = 30 * SECOND;
-/// Entries of the overlap that are remembered; 20 characters each.
-const TOLD_MAX: usize = 2000;
+/// Entries of the overlap that are remembered; 12 characters each in the cursor, which becomes part of a URL.
+const TOLD_MAX: usize = 400;
 /// Pages without a line that one call goes on over.
 const EMPTY_MAX: u32 = 8;
 const LINE_MAX: usize = 16 * 1024;
@@ -42,11 +42,89 @@ struct Cursor {
     token: Option<String>,
     /// The newest time that was told, in milliseconds.
     last: Option<u64>,
-    /// Digests of what was told of the overlap.
-    told: VecDeque<u64>,
+    /// Nothing before it is asked for again: more was told since than is remembered.
+    floor: Option<u64>,
+    /// What was told of the overlap, oldest first.
+    #[serde(with = "packed")]
+    told: VecDeque<Told>,
 }
 
-const VERSION: u32 = 1;
+/// An entry that was told already.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Told {
+    digest: u32,
+    /// Milliseconds; of an entry without a time, that of the entry before it.
+    at: u64,
+}
+
+const VERSION: u32 = 2;
+
+impl Cursor {
+    fn remember(&mut self, digest: u32, at: Option<u64>) {
+        self.last = self.last.max(at);
+        let at = at.or(self.last).unwrap_or(0);
+        self.told.push_back(Told { digest, at });
+        let since = self.last.unwrap_or(0).saturating_sub(OVERLAP);
+        self.told.retain(|told| told.at >= since);
+        if self.told.len() > TOLD_MAX
+            && let Some(forgotten) = self.told.pop_front()
+        {
+            self.floor = self.floor.max(Some(forgotten.at.saturating_add(1)));
+        }
+    }
+
+    /// Where a tail goes on.
+    fn since(&self) -> Option<u64> {
+        let overlap = self.last.map(|last| last.saturating_sub(OVERLAP));
+        overlap.max(self.floor)
+    }
+}
+
+/// Digests and times, the latter as what they are after the first one's: `TIME` and for each `DIGEST` and `OFFSET`, in
+/// hexadecimal digits.
+mod packed {
+    use super::Told;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::collections::VecDeque;
+
+    const TIME: usize = 16;
+    const ENTRY: usize = 12;
+
+    pub(super) fn serialize<S: Serializer>(
+        told: &VecDeque<Told>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let first = told.iter().map(|told| told.at).min().unwrap_or(0);
+        let mut text = format!("{first:016x}");
+        for told in told {
+            // They lie within the overlap, which is half of what fits.
+            let offset = (told.at - first).min(0xffff);
+            text.push_str(&format!("{:08x}{offset:04x}", told.digest));
+        }
+        to.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<VecDeque<Told>, D::Error> {
+        let text = String::deserialize(from)?;
+        let number = |from: usize, len: usize| {
+            let digits = text.get(from..from + len);
+            digits.and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        };
+        let wrong = || D::Error::custom("no list of entries");
+        let first = number(0, TIME).ok_or_else(wrong)?;
+        let mut told = VecDeque::new();
+        for at in (TIME..text.len()).step_by(ENTRY) {
+            let digest = number(at, 8).and_then(|digest| u32::try_from(digest).ok());
+            let offset = number(at + 8, 4);
+            let (digest, offset) = digest.zip(offset).ok_or_else(wrong)?;
+            let at = first.saturating_add(offset);
+            told.push_back(Told { digest, at });
+        }
+        Ok(told)
+    }
+}
 
 /// Lines in the order of time, whatever the direction. `more`: there is a next page already.
 pub fn read(
@@ -103,9 +181,7 @@ fn start<F: Far>(
             let now = client.far.now().saturating_add(60 * SECOND);
             cursor.bound.or_else(|| Some(time::format(now)))
         } else {
-            cursor
-                .last
-                .map(|last| time::format(last.saturating_sub(OVERLAP)))
+            cursor.since().map(time::format_exactly)
         };
     }
     Ok(cursor)
@@ -171,15 +247,12 @@ fn take(entry: &LogEntry, cursor: &mut Cursor, lines: &mut Vec<Line>) {
     if !cursor.backward {
         let id = entry.insert_id.0.as_deref().unwrap_or_default();
         // Insert ids are unique within one time only.
-        let digest = digest(&format!("{id} {}", stamp.unwrap_or_default())) >> 11;
-        if cursor.told.contains(&digest) {
+        let digest = digest(&format!("{id} {}", stamp.unwrap_or_default())) >> 32;
+        let digest = u32::try_from(digest).unwrap_or(u32::MAX);
+        if cursor.told.iter().any(|told| told.digest == digest) {
             return;
         }
-        cursor.told.push_back(digest);
-        if cursor.told.len() > TOLD_MAX {
-            cursor.told.pop_front();
-        }
-        cursor.last = cursor.last.max(at);
+        cursor.remember(digest, at);
     }
     let origin = origin(entry);
     let message = message(entry);

@@ -22,6 +22,14 @@ pub fn format(milliseconds: u64) -> String {
         .to_string()
 }
 
+/// The same, to the millisecond.
+pub fn format_exactly(milliseconds: u64) -> String {
+    let milliseconds = i64::try_from(milliseconds).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(milliseconds)
+        .unwrap_or(Timestamp::MAX)
+        .to_string()
+}
+
 /// `"3600s"`, `"7.500s"`, in milliseconds.
 pub fn duration(text: &str) -> Option<u64> {
     let number = text.trim().strip_suffix('s')?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weir_handler::{Alert, Handler, Notification, words};
+use weir_handler::{Alert, Handler, Notification, answer, words};
 use weir_sdk::{Failure, Far, Request, config, failure, text};
 
 const CONFIG_SCHEMA: &str = r#"{
@@ -118,7 +118,7 @@ impl Handler for Webhook {
                 .filter(|(name, _)| !own(name))
                 .map(|(name, value)| (name.clone(), value.clone())),
         );
-        far.fetch(Request {
+        let response = far.send(Request {
             method: "POST".to_owned(),
             url: self.config.url.clone(),
             headers,
@@ -126,6 +126,7 @@ impl Handler for Webhook {
             credential: self.config.credential.clone(),
             timeout_ms: None,
         })?;
+        answer::accepted(far, &response)?;
         Ok(None)
     }
 }

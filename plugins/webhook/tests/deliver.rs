@@ -4,11 +4,11 @@ use std::cell::RefCell;
 
 use webhook::payload::{Config, Webhook};
 use weir_handler::{Alert, Handler, Notification, Severity, Status};
-use weir_sdk::{Failure, Far, Level, Request, Response, config, failure};
+use weir_sdk::{Failure, FailureKind, Far, Level, Request, Response, config};
 
 #[derive(Default)]
 struct Server {
-    failure: Option<Failure>,
+    answer: Option<Response>,
     seen: RefCell<Vec<Request>>,
 }
 
@@ -17,19 +17,16 @@ impl Far for Server {
         0
     }
     fn log(&self, _level: Level, _message: &str) {}
-    fn send(&self, _request: Request) -> Result<Response, Failure> {
-        Err(failure::permanent("a receiver uses fetch"))
+    fn fetch(&self, _request: Request) -> Result<Response, Failure> {
+        unreachable!("it tells answers apart by itself")
     }
-    fn fetch(&self, request: Request) -> Result<Response, Failure> {
+    fn send(&self, request: Request) -> Result<Response, Failure> {
         self.seen.borrow_mut().push(request);
-        self.failure.clone().map_or(
-            Ok(Response {
-                status: 200,
-                headers: Vec::new(),
-                body: Vec::new(),
-            }),
-            Err,
-        )
+        Ok(self.answer.clone().unwrap_or(Response {
+            status: 200,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }))
     }
 }
 
@@ -140,22 +137,32 @@ fn an_ended_alert_has_its_end_and_absurd_times_do_no_harm() {
 
 #[test]
 fn a_failure_of_the_receiver_is_no_delivery() {
-    let failure = Failure {
-        retry_after_ms: Some(1500),
-        ..failure::transient("503 Service Unavailable")
+    let deliver = |status, headers| {
+        let server = Server {
+            answer: Some(Response {
+                status,
+                headers,
+                body: b"no\nsuch hook".to_vec(),
+            }),
+            ..Server::default()
+        };
+        webhook(r#"{"url": "http://h/"}"#)
+            .unwrap()
+            .deliver(&server, &notification(), None)
+            .unwrap_err()
     };
-    let server = Server {
-        failure: Some(failure),
-        ..Server::default()
-    };
-    let error = webhook(r#"{"url": "http://h/"}"#)
-        .unwrap()
-        .deliver(&server, &notification(), None)
-        .unwrap_err();
+    let later = deliver(503, vec![pair("Retry-After", "2")]);
     assert_eq!(
-        (error.message.as_str(), error.retry_after_ms),
-        ("503 Service Unavailable", Some(1500))
+        (later.kind, later.retry_after_ms),
+        (Some(FailureKind::Transient), Some(2000))
     );
+    assert_eq!(later.message, "status 503: no such hook");
+    // A wrong address is the operator's, and no message is given up for it.
+    for status in [301, 401, 404, 410] {
+        let kind = deliver(status, vec![]).kind;
+        assert_eq!(kind, Some(FailureKind::Misconfigured), "{status}");
+    }
+    assert_eq!(deliver(400, vec![]).kind, Some(FailureKind::Permanent));
 }
 
 #[test]
@@ -209,7 +216,10 @@ fn an_id_of_any_letters_fits_into_its_header_and_stays_one_of_its_own() {
 fn a_fallback_says_why_in_its_annotations() {
     let server = Server::default();
     let mut handed_over = notification();
-    let reason = pair("fallback_reason", "phone could not deliver this (status 400).");
+    let reason = pair(
+        "fallback_reason",
+        "phone could not deliver this (status 400).",
+    );
     handed_over.common_annotations.push(reason.clone());
     handed_over.alerts[0].annotations.push(reason);
     webhook(r#"{"url": "http://h/"}"#)

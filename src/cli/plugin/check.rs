@@ -498,6 +498,7 @@ fn judge_error(
         message,
         kind,
         retry_after,
+        ..
     } = error
     else {
         return report.bad(what, &error.to_string());

@@ -248,6 +248,7 @@ pub(super) fn error_json(error: &CallError) -> Value {
             message,
             kind,
             retry_after,
+            ..
         } => json!({
             "failure": { "kind": kind, "message": message, "retry_after_ms": retry_after.map(|wait| wait.as_millis() as u64) }
         }),

@@ -13,8 +13,11 @@ use weir_core::plugin::{
 };
 
 fn open(server: &Server) -> PluginHandle {
-    let url = server.url();
-    let origins = vec![AllowRule::parse(&url).unwrap()];
+    reopened(&server.url())
+}
+
+fn reopened(url: &str) -> PluginHandle {
+    let origins = vec![AllowRule::parse(url).unwrap()];
     let token = Scheme::Bearer(Secret::new("ya29.good"));
     let host = PluginHost::start(HostOptions::default()).unwrap();
     host.open(PluginSpec {
@@ -54,6 +57,7 @@ fn failure(error: CallError) -> (Option<FailureKind>, Option<Duration>, String) 
             message,
             kind,
             retry_after,
+            ..
         } => (kind, retry_after, message),
         error => panic!("{error}"),
     }
@@ -111,6 +115,39 @@ async fn retry_and_submit_make_one_job_for_one_key_whatever_is_lost() {
     server.assert_nothing_wrong();
     plugin.close().await;
     server.stop().await;
+}
+
+#[actix_web::test]
+async fn the_host_knows_whether_a_job_may_have_been_made() {
+    let server = Server::start();
+    let plugin = open(&server);
+    let submit = |key: &str| {
+        let body = br#"{"job": {"displayName": "new", "jobSpec": {}}}"#.to_vec();
+        plugin.submit(key.to_owned(), "application/json".into(), body)
+    };
+    let acted = |error: CallError| match error {
+        CallError::Failed {
+            acted, retry_after, ..
+        } => (acted, retry_after),
+        error => panic!("{error}"),
+    };
+    // Nobody can look for an earlier one: no job was asked for.
+    server.with(|fake| fake.fault("GET", Fault::Html(502), 9));
+    assert!(!acted(submit("a").await.unwrap_err()).0);
+    server.with(|fake| fake.faults.clear());
+    // A proxy answered instead, and nothing was made; or it was, and will be found by its label.
+    server.with(|fake| fake.fault("POST", Fault::Html(504), 1));
+    assert_eq!(acted(submit("b").await.unwrap_err()), (true, None));
+    assert_eq!(server.with(|fake| fake.jobs.len()), 0);
+    let address = server.url();
+    plugin.close().await;
+    server.stop().await;
+    // Nobody is there at all.
+    let gone = reopened(&address);
+    let body = br#"{"job": {"displayName": "new", "jobSpec": {}}}"#.to_vec();
+    let failed = gone.submit("c".into(), "application/json".into(), body);
+    assert!(!acted(failed.await.unwrap_err()).0);
+    gone.close().await;
 }
 
 #[actix_web::test]

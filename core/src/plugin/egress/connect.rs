@@ -143,6 +143,7 @@ impl Egress {
             url: &url,
             headers: &request.headers,
             credential: request.credential.as_deref(),
+            body_is_foreign: false,
             body: Vec::new(),
         };
         self.prepare(wanted)

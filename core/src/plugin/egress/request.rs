@@ -23,6 +23,8 @@ pub(super) struct Wanted<'a> {
     pub(super) headers: &'a [(String, String)],
     pub(super) credential: Option<&'a str>,
     pub(super) body: Vec<u8>,
+    /// Goes out as it is.
+    pub(super) body_is_foreign: bool,
 }
 
 /// A request that passed the check and is signed. It holds secrets: only `shown` may be logged.
@@ -83,7 +85,10 @@ impl Egress {
             None => secrets.fill_url(wanted.url, plain)?,
         };
         let mut headers = self.headers(wanted.headers, credential, &secrets)?;
-        let body = secrets.fill_body(wanted.body)?;
+        let body = match wanted.body_is_foreign {
+            true => wanted.body,
+            false => secrets.fill_body(wanted.body)?,
+        };
         if let Some((_, credential)) = credential {
             credential.sign(&mut headers, &body, Timestamp::now());
         }

@@ -145,8 +145,9 @@ impl Instance {
     pub(in crate::plugin) async fn on_frames(
         &mut self,
         endpoint: &str,
-        frames: Vec<Frame>,
+        mut frames: Vec<Frame>,
     ) -> CallResult<convert::CheckedReaction> {
+        scrub::frames(self.surroundings.log.redactor(), &mut frames);
         let frames = convert::frames_to_guest(frames);
         let call = Call {
             wall: (Mark::WallFrames, self.limits().wall_frames),

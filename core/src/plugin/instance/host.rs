@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
+use super::super::Failure;
 use super::super::contract::bindings::weir::plugin as contract;
 use super::super::convert;
-use super::super::egress::{HttpRequest, HttpResponse};
+use super::super::egress::{HttpRequest, HttpResponse, transient};
 use super::super::gauge::Mark;
 use super::super::guest_log::Level;
 use super::GuestState;
@@ -71,25 +72,36 @@ impl GuestState {
         fetch: bool,
     ) -> Result<contract::http::Response, contract::types::Failure> {
         let (egress, gauge) = (Arc::clone(&self.egress), Arc::clone(&self.gauge));
-        let request = self.http_request(request);
         let began = Instant::now();
+        let left = self.call.requests_until.saturating_duration_since(began);
+        if left.is_zero() {
+            let failure = transient("timeout", "no time is left in this call".into());
+            return Err(convert::failure_to_guest(failure));
+        }
+        let asks = is_question(&request.method);
+        let request = self.http_request(request, left);
         gauge.note_request(began);
         let result = if fetch {
-            egress.fetch(request, &mut self.call_requests).await
+            egress.fetch(request, &mut self.call.requests).await
         } else {
-            egress.send(request, &mut self.call_requests).await
+            egress.send(request, &mut self.call.requests).await
         };
+        self.call.acted |= !asks && !result.as_ref().is_err_and(Failure::was_before_sending);
         gauge.note_time(Mark::HttpTotal, began.elapsed());
-        gauge.note(Mark::Requests, u64::from(self.call_requests));
+        gauge.note(Mark::Requests, u64::from(self.call.requests));
         if let Ok(response) = &result {
             gauge.note_len(Mark::Response, response.body.len());
         }
         result.map(http_response).map_err(convert::failure_to_guest)
     }
 
-    fn http_request(&self, request: contract::http::Request) -> HttpRequest {
+    /// `left`: what may still be waited for in this call.
+    fn http_request(&self, request: contract::http::Request, left: Duration) -> HttpRequest {
         let len = request.body.as_ref().map_or(0, Vec::len);
-        let (mark, body_bytes_max) = if self.call_submits {
+        let timeout = request
+            .timeout_ms
+            .map_or(left, |ms| left.min(Duration::from_millis(ms.into())));
+        let (mark, body_bytes_max) = if self.call.submits {
             let max = self.gauge.limits().http_submit_bytes;
             (Mark::Submit, Some(max))
         } else {
@@ -103,11 +115,17 @@ impl GuestState {
             headers: request.headers,
             body: request.body,
             credential: request.credential,
-            timeout: request
-                .timeout_ms
-                .map(|ms| Duration::from_millis(ms.into())),
+            body_is_foreign: self.call.submits,
+            timeout: Some(timeout),
         }
     }
+}
+
+/// Safe methods (RFC 9110, 9.2.1): they change nothing.
+fn is_question(method: &str) -> bool {
+    ["GET", "HEAD", "OPTIONS"]
+        .iter()
+        .any(|safe| method.eq_ignore_ascii_case(safe))
 }
 
 fn http_response(response: HttpResponse) -> contract::http::Response {
