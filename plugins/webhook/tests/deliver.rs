@@ -209,7 +209,10 @@ fn an_id_of_any_letters_fits_into_its_header_and_stays_one_of_its_own() {
 fn a_fallback_says_why_in_its_annotations() {
     let server = Server::default();
     let mut handed_over = notification();
-    let reason = pair("fallback_reason", "phone could not deliver this (status 400).");
+    let reason = pair(
+        "fallback_reason",
+        "phone could not deliver this (status 400).",
+    );
     handed_over.common_annotations.push(reason.clone());
     handed_over.alerts[0].annotations.push(reason);
     webhook(r#"{"url": "http://h/"}"#)
