@@ -1,5 +1,6 @@
 //! The binary as people call it: what it prints where, and the exit code.
 
+mod canary;
 mod daemon;
 mod plugins;
 
