@@ -2,6 +2,7 @@
 
 mod canary;
 mod daemon;
+mod google;
 mod plugins;
 
 use serde_json::{Value, json};

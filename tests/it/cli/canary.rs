@@ -1,7 +1,7 @@
 //! Secrets of every kind in a running daemon, and far sides that tell them on: none is in anything that weir writes, keeps
 //! or shows.
 
-use super::daemon::configure;
+use super::daemon::{Loud, configure, until};
 use super::{Shell, code, err, out};
 use crate::guest::{Guest, store};
 use crate::services::{Asked, Reply, Service, reply};
@@ -9,8 +9,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 /// Every secret holds this.
 const CANARY: &str = "cAnArY";
@@ -195,81 +193,6 @@ fn furnish(shell: &Shell, origin: &str) {
     );
 }
 
-/// A daemon that logs everything to a file.
-struct Loud {
-    child: Child,
-    log: PathBuf,
-    url: String,
-}
-
-impl Loud {
-    async fn start(shell: &Shell) -> Loud {
-        let log = shell.path().join("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .arg("run")
-            .env_clear()
-            .env("HOME", shell.path())
-            .current_dir(shell.path())
-            .stdin(Stdio::null())
-            .stdout(fs::File::create(shell.path().join("out")).unwrap())
-            .stderr(fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let mut loud = Loud {
-            child,
-            log,
-            url: String::new(),
-        };
-        until("it listens", async || {
-            let log = loud.text();
-            let rest = log.split_once("listening on ")?.1;
-            Some(rest.split_once(' ')?.0.to_owned())
-        })
-        .await
-        .clone_into(&mut loud.url);
-        loud
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        let url = format!("{}{path}", self.url).parse().unwrap();
-        let client = weir::client::http_client(&url).unwrap();
-        let response = client.get(url).send().await.unwrap();
-        let status = response.status().as_u16();
-        (status, response.text().await.unwrap())
-    }
-
-    async fn json(&self, path: &str) -> Value {
-        let (status, body) = self.get(path).await;
-        assert_eq!(status, 200, "{path}: {body}");
-        serde_json::from_str(&body).unwrap()
-    }
-}
-
-impl Drop for Loud {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Asks until there is an answer.
-async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
-    let asking = async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let answer = tokio::time::timeout(Duration::from_secs(120), asking).await;
-    answer.unwrap_or_else(|_| panic!("never: {what}"))
-}
-
 /// What stands for the parameter of an address: everything that a list names.
 async fn values(loud: &Loud, path: &str) -> Vec<String> {
     let of = async |list: &str, field: &str| -> Vec<String> {
@@ -345,7 +268,7 @@ async fn no_secret_of_any_kind_is_in_anything_that_the_daemon_writes_keeps_or_sh
     let far = Service::start(mirror);
     let origin = far.url();
     furnish(&shell, &origin);
-    let mut loud = Loud::start(&shell).await;
+    let mut loud = Loud::start(&shell, &[]).await;
     let names: Vec<&str> = kinds(&origin).iter().map(|(name, _, _)| *name).collect();
     for name in &names {
         let path = format!("/api/plugins/{name}");
