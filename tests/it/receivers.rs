@@ -240,3 +240,42 @@ async fn a_handler_that_no_longer_fits_parks_its_receiver_and_keeps_what_it_has_
     until(&monitor, "over", |m| m.status().troubles.is_empty()).await;
     monitor.shutdown().await;
 }
+
+#[actix_web::test]
+async fn a_message_that_crashes_its_handler_is_given_to_the_fallback_after_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hook.wasm");
+    let crashing = Guest {
+        deliver: "(unreachable)".into(),
+        ..Guest::handler()
+    };
+    std::fs::write(&file, crashing.component()).unwrap();
+    let (far, bench) = (Far::start(), Arc::new(Bench::default()));
+    let alerts = format!(
+        r#"{FAILED}, receivers: [(name: "hook", handler: "{}", config: {{}}),
+               (name: "phone", handler: "ntfy", config: {{ "url": "{}" }})],
+           route: (receiver: "hook"), fallback: "phone""#,
+        file.display(),
+        far.url("/renders")
+    );
+    let monitor = Monitor::start(with_bench(&alerts, &bench)).await.unwrap();
+    ends(&monitor, &bench, "a", "portrait", JobState::Failed).await;
+    tried(&monitor, "hook", "given up", |m| {
+        states(m) == [OutboxState::Dead]
+    })
+    .await;
+    let row = ledger(&monitor, "hook").remove(0);
+    let waited = row.updated_at.duration_since(row.created_at);
+    assert!(waited.as_hours() >= 24, "{waited}");
+    assert!(row.attempts > 5, "{row:?}");
+    let handed_over = |told: &crate::delivery::Got| {
+        let of = |field: &str| told.body[field].as_str().unwrap_or_default();
+        of("message").contains("hook could not deliver this") && of("title").contains("portrait")
+    };
+    until(&monitor, "handed over", |_| {
+        far.got("/").iter().any(handed_over)
+    })
+    .await;
+    monitor.shutdown().await;
+    far.stop().await;
+}
