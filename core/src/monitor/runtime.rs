@@ -564,7 +564,7 @@ impl Runtime {
             ..
         }) = &opened
         {
-            let (subject, what) = (handler_subject(&name), format!("receiver {name}"));
+            let (subject, what) = (handler_subject(name), format!("receiver {name}"));
             actix::spawn(watch::plugin(
                 subject,
                 what,
