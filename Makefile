@@ -65,6 +65,10 @@ ifneq ($(NEXTEST),)
 else
 	$(CARGO) test --locked --workspace --lib --bins --tests
 endif
+	@for language in rust python js c; do \
+		test -e examples/plugins/target/$$language-unruly.wasm || missing="$$missing $$language"; \
+	done; \
+	test -z "$$missing" || echo "skipped: the tests of plugins in$$missing, which are not built here; make test-guests builds and tests them" >&2
 
 test-crash: plugins ## kill -9 in a loop, 50 rounds, and the disk's failures under strace
 	WEIR_CRASH_ROUNDS=50 $(CARGO) test --locked --workspace --test journal crash

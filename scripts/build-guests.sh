@@ -78,11 +78,13 @@ for language in ${*:-python js c rust}; do
             python alert-handler "$examples/python/gotify.py" python-gotify.wasm
             python job-source "$examples/python/json_jobs.py" python-json-jobs.wasm
             python job-source "$guests/python/unruly.py" python-unruly.wasm
+            python job-source "$guests/python/mute.py" python-mute.wasm
             ;;
         js)
             js alert-handler "$examples/js/teams.js" js-teams.wasm
             js job-source "$examples/js/github_actions.js" js-github-actions.wasm
             js job-source "$guests/js/unruly.js" js-unruly.wasm
+            js job-source "$guests/js/mute.js" js-mute.wasm
             ;;
         c)
             c alert-handler "$examples/c/ntfy.c" c-ntfy.wasm

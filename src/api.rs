@@ -225,3 +225,10 @@ pub fn configure(config: &mut ServiceConfig) {
 fn paths() -> impl Iterator<Item = &'static str> {
     ADDRESSES.iter().map(|address| address.path)
 }
+
+/// Every address that is read, with its parameters in braces.
+pub fn readable() -> impl Iterator<Item = &'static str> {
+    let addresses = ADDRESSES.iter();
+    let readable = addresses.filter(|address| address.allow.starts_with("GET"));
+    readable.map(|address| address.path)
+}

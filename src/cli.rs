@@ -211,7 +211,7 @@ pub fn no_runtime(error: &std::io::Error) -> Exit {
 async fn dispatch(ctx: &mut Context, command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Run(args) => run::run(ctx, args).await,
-        Command::Check(args) => check::run(ctx, &args),
+        Command::Check(args) => check::run(ctx, &args).await,
         Command::Config(args) => config::run(ctx, &args),
         Command::Status(args) => status::run(ctx, &args).await,
         Command::Watch(args) => watch::run(ctx, &args).await,

@@ -9,7 +9,7 @@ mod views;
 mod watch;
 
 pub use control::{RequestError, Submit};
-pub use plan::{BundledPlugin, PlanError, plugin_spec, read_secret};
+pub use plan::{BundledPlugin, PlanError, check_credential, plugin_file, plugin_spec, read_secret};
 pub use views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
 
 use crate::alert::{Acknowledge, LiftMute, SetMute};

@@ -2,9 +2,11 @@
 
 use super::Context;
 use super::exit::{CliError, Exit};
+use super::plugin::workbench;
 use super::printer::{Printer, Tone};
 use super::settings::{self, LoadError, Loaded};
 use std::path::PathBuf;
+use weir_core::plugin::WasmBytes;
 use weir_model::config::{Config, PluginEntry, PluginRef};
 
 #[derive(Debug, clap::Args)]
@@ -13,7 +15,7 @@ pub struct Args {
     file: Option<PathBuf>,
 }
 
-pub fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
+pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
     let printer = &mut ctx.printer;
     let loaded = match settings::load(args.file.as_deref(), &ctx.paths) {
         Ok(loaded) => loaded,
@@ -28,8 +30,40 @@ pub fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
         }
         Err(error) => return Err(CliError::usage(error.to_string())),
     };
+    let unfit = unfit(ctx, &loaded.config).await?;
+    let printer = &mut ctx.printer;
+    let file = loaded.path.display().to_string();
+    for finding in &unfit {
+        printer.line(format_args!("{file}: error: {finding}"))?;
+    }
+    if !unfit.is_empty() {
+        printer.note(format_args!("{file}: {}", count(unfit.len(), "finding")));
+        return Ok(Exit::Failed);
+    }
     report(printer, &loaded)?;
     Ok(Exit::Ok)
+}
+
+/// What a good configuration names and this weir cannot use: a credential, or a plugin built for another contract. What is
+/// not on this machine at all may be there on the daemon's.
+async fn unfit(ctx: &Context, config: &Config) -> Result<Vec<String>, CliError> {
+    let mut findings = settings::useless_credentials(config);
+    let files = settings::plugin_files(config);
+    if files.is_empty() {
+        return Ok(findings);
+    }
+    let host = workbench::host(ctx)?;
+    for (owner, role, wasm, file_bytes_max) in files {
+        let path = match &wasm {
+            WasmBytes::File { path, .. } => path.display().to_string(),
+            WasmBytes::Bundled(_) => String::new(),
+        };
+        if let Err(reason) = host.fits(wasm, role, file_bytes_max).await {
+            let reason = reason.strip_prefix(&format!("{path}: ")).unwrap_or(&reason);
+            findings.push(format!("{owner}: {path}: {reason}"));
+        }
+    }
+    Ok(findings)
 }
 
 fn report(printer: &mut Printer, loaded: &Loaded) -> Result<(), CliError> {

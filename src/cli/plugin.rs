@@ -7,7 +7,7 @@ mod new;
 mod resume;
 mod run;
 mod test;
-mod workbench;
+pub(super) mod workbench;
 
 use super::Context;
 use super::exit::{CliError, Exit};

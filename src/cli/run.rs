@@ -185,11 +185,15 @@ pub fn log_to_file(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// `WEIR_LOG` and `RUST_LOG` are stronger than `level`. What the HTTP server says of its threads helps nobody.
+/// What the HTTP server says of its threads helps nobody; what the compiler of plugins says of each instruction is 50 MB a
+/// second, in which a daemon at `trace` does not get to its first poll.
+const HUSHED: &str = "actix_server=warn,cranelift_codegen=warn,cranelift_frontend=warn,wasmtime_internal_cranelift=warn";
+
+/// `WEIR_LOG` and `RUST_LOG` are stronger than `level`.
 pub fn filter(level: &str) -> EnvFilter {
     EnvFilter::try_from_env("WEIR_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
-        .unwrap_or_else(|_| EnvFilter::new(format!("{level},actix_server=warn")))
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},{HUSHED}")))
 }
 
 fn is_terminal() -> bool {

@@ -10,6 +10,8 @@ use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use url::Url;
+use weir_core::monitor::{check_credential, plugin_file};
+use weir_core::plugin::{Role, WasmBytes};
 use weir_model::config::{
     self, Config, Diagnostic, ParseContext, PluginEntry, PluginRef, Secret, TEXT_LEN_MAX,
 };
@@ -117,7 +119,7 @@ pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
 /// Secrets that the configuration names and this machine does not have. The secrets themselves are not kept.
 pub fn missing_secrets(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
-    for (owner, entry) in entries(config) {
+    for (owner, _, entry) in entries(config) {
         for (name, credential) in &entry.credentials {
             // Without one Google's own search is asked, when the daemon starts.
             let reason = credential.secret.as_ref().and_then(is_missing);
@@ -148,7 +150,7 @@ fn is_missing(secret: &Secret) -> Option<String> {
 /// Plugin files that the configuration names and this machine does not have.
 pub fn missing_plugins(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
-    for (owner, entry) in entries(config) {
+    for (owner, _, entry) in entries(config) {
         if let PluginRef::File(path) = &entry.plugin
             && let Err(error) = File::open(path)
         {
@@ -159,16 +161,50 @@ pub fn missing_plugins(config: &Config) -> Vec<String> {
     missing
 }
 
-fn entries(config: &Config) -> impl Iterator<Item = (String, &PluginEntry)> {
-    let sources = config
-        .sources
-        .iter()
-        .map(|source| (format!("source `{}`", source.name), &source.entry));
-    let receivers = config
-        .alerts
-        .receivers
-        .iter()
-        .map(|receiver| (format!("receiver `{}`", receiver.name), &receiver.entry));
+/// Credentials that are there and of no use: the daemon would refuse to start with them.
+pub fn useless_credentials(config: &Config) -> Vec<String> {
+    let mut useless = Vec::new();
+    for (owner, _, entry) in entries(config) {
+        for (name, credential) in &entry.credentials {
+            if credential.secret.as_ref().and_then(is_missing).is_none()
+                && let Err(reason) = check_credential(credential)
+            {
+                useless.push(format!("{owner}, credential `{name}`: {reason}"));
+            }
+        }
+    }
+    useless
+}
+
+/// Plugin files that the configuration names and this machine has: whose, what as, which, and how large it may be.
+pub fn plugin_files(config: &Config) -> Vec<(String, Role, WasmBytes, u64)> {
+    let mut files = Vec::new();
+    for (owner, role, entry) in entries(config) {
+        if let PluginRef::File(path) = &entry.plugin
+            && File::open(path).is_ok()
+            && let Some(wasm) = plugin_file(entry)
+        {
+            files.push((owner, role, wasm, entry.limits.file_bytes));
+        }
+    }
+    files
+}
+
+fn entries(config: &Config) -> impl Iterator<Item = (String, Role, &PluginEntry)> {
+    let sources = config.sources.iter().map(|source| {
+        (
+            format!("source `{}`", source.name),
+            Role::Source,
+            &source.entry,
+        )
+    });
+    let receivers = config.alerts.receivers.iter().map(|receiver| {
+        (
+            format!("receiver `{}`", receiver.name),
+            Role::Handler,
+            &receiver.entry,
+        )
+    });
     sources.chain(receivers)
 }
 

@@ -1,6 +1,8 @@
 //! The binary as people call it: what it prints where, and the exit code.
 
+mod canary;
 mod daemon;
+mod google;
 mod plugins;
 
 use serde_json::{Value, json};

@@ -147,10 +147,14 @@ pub(crate) fn with_bench(alerts: &str, bench: &Arc<Bench>) -> Config {
 }
 
 pub(crate) fn put(bench: &Bench, id: &str, workflow: &str, state: JobState) {
+    put_saying(bench, id, workflow, state, "CUDA out of memory");
+}
+
+fn put_saying(bench: &Bench, id: &str, workflow: &str, state: JobState, error: &str) {
     let mut job = job(id, state);
     job.workflow = Some(workflow.to_owned());
     if state == JobState::Failed {
-        job.error = Some("CUDA out of memory".to_owned());
+        job.error = Some(error.to_owned());
     }
     bench.put(job);
 }
@@ -163,6 +167,18 @@ pub(crate) async fn ends(
     workflow: &str,
     state: JobState,
 ) {
+    ends_saying(monitor, bench, id, workflow, state, "CUDA out of memory").await;
+}
+
+/// The same, and a failure says `error`.
+pub(crate) async fn ends_saying(
+    monitor: &MonitorHandle,
+    bench: &Bench,
+    id: &str,
+    workflow: &str,
+    state: JobState,
+    error: &str,
+) {
     put(bench, id, workflow, JobState::Running);
     let is = |m: &MonitorHandle, status| {
         all(m)
@@ -170,7 +186,7 @@ pub(crate) async fn ends(
             .any(|e| e.record.key.external_id == id && e.record.status == status)
     };
     until(monitor, "running", |m| is(m, Status::Running)).await;
-    put(bench, id, workflow, state);
+    put_saying(bench, id, workflow, state, error);
     until(monitor, "ended", |m| is(m, Status::from(state))).await;
     monitor.settled().await;
 }

@@ -1,16 +1,27 @@
 //! The bundled alert handlers, as they are in the binary, against services that answer as theirs are documented to.
 
+mod apprise;
+mod discord;
+mod ntfy;
+mod pagerduty;
+mod slack;
+mod telegram;
+mod webhook;
+
 use crate::corridor::{Bench, until};
-use crate::delivery::{ends, ledger, with_bench};
-use crate::services::{Asked, Reply, Service, ok};
-use serde_json::json;
+use crate::delivery::{ends, ends_saying, ledger, tried, with_bench};
+use crate::services::{Reply, Service};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use weir_core::journal::OutboxState;
+use weir_core::journal::{OutboxRow, OutboxState};
 use weir_core::model::observation::JobState;
-use weir_core::{Monitor, MonitorHandle};
+use weir_core::{Config, Monitor, MonitorHandle};
+
+/// What the first failure says: something of everything that a service may act upon, and two requests for the secret of
+/// the receiver, one of them as it looks before a handler drops what nobody sees.
+const HOSTILE: &str = "<b>@everyone</b> <!channel> <@1> & *x* _y_ `z` [a](http://b) \u{17e}\u{1f600} \
+                       {{secret:key}} {{sec\u{200b}ret:key}}";
 
 /// A secret in a file of its own, as `file:` wants it.
 fn secret(folder: &Path, text: &str) -> String {
@@ -19,125 +30,112 @@ fn secret(folder: &Path, text: &str) -> String {
     path.display().to_string()
 }
 
-/// A workflow fails, fails again a while later, and works: three messages about one group.
-async fn life(receiver: &str) -> MonitorHandle {
-    let bench = Arc::new(Bench::default());
+fn config(receiver: &str, bench: &Arc<Bench>) -> Config {
     let alerts = format!(
         r#"rules: [(name: "failed", when: ExecutionFailed, notify_resolved: true)],
            receivers: [{receiver}], route: (receiver: "ops")"#
     );
-    let monitor = Monitor::start(with_bench(&alerts, &bench)).await.unwrap();
-    let sent = |count: usize| {
-        move |monitor: &MonitorHandle| {
-            let rows = ledger(monitor, "ops");
-            rows.len() == count && rows.iter().all(|row| row.state == OutboxState::Sent)
-        }
+    with_bench(&alerts, bench)
+}
+
+fn states(monitor: &MonitorHandle) -> Vec<OutboxState> {
+    let rows = ledger(monitor, "ops");
+    rows.iter().map(|row| row.state).collect()
+}
+
+/// A workflow fails, fails again a while later, and works: three messages about one group. Before each the monitor is
+/// started anew, so that a receipt is what the store kept. Returns the ledger.
+async fn life(receiver: &str) -> Vec<OutboxRow> {
+    let (folder, bench) = (tempfile::tempdir().unwrap(), Arc::new(Bench::default()));
+    let mut rows = Vec::new();
+    let stages = [
+        ("a", JobState::Failed),
+        ("b", JobState::Failed),
+        ("c", JobState::Completed),
+    ];
+    for (stage, (id, state)) in (0..).zip(stages) {
+        let mut config = config(receiver, &bench);
+        config.data_dir = folder.path().join("data");
+        let monitor = Monitor::start(config).await.unwrap();
+        // The second failure is told when the first one has been known for five minutes.
+        monitor.clock().advance(Duration::from_secs(301) * stage);
+        ends_saying(&monitor, &bench, id, "portrait", state, HOSTILE).await;
+        let sent = vec![OutboxState::Sent; stage as usize + 1];
+        until(&monitor, "sent", |m| states(m) == sent).await;
+        rows = ledger(&monitor, "ops");
+        monitor.shutdown().await;
+    }
+    rows
+}
+
+/// How a service says no.
+struct Refusals {
+    busy: Reply,
+    /// What it says with it, in its own way.
+    wait: Duration,
+    permanent: Reply,
+    misconfigured: Reply,
+}
+
+/// What becomes of a message that is refused: not sent again before the service allows it; given up; kept until
+/// somebody mends the receiver.
+async fn refused(receiver: &str, service: &Service, no: Refusals) {
+    use OutboxState::{Dead, Failed, Sent};
+    let bench = Arc::new(Bench::default());
+    let monitor = Monitor::start(config(receiver, &bench)).await.unwrap();
+    let fails = async |id: &str, workflow: &str| {
+        ends(&monitor, &bench, id, workflow, JobState::Failed).await;
     };
-    ends(&monitor, &bench, "a", "portrait", JobState::Failed).await;
-    until(&monitor, "the first", sent(1)).await;
-    monitor.clock().advance(Duration::from_secs(301));
-    ends(&monitor, &bench, "b", "portrait", JobState::Failed).await;
-    until(&monitor, "the second", sent(2)).await;
-    ends(&monitor, &bench, "c", "portrait", JobState::Completed).await;
-    until(&monitor, "the end", sent(3)).await;
-    monitor
-}
+    let times = |workflow: &str| {
+        let asked = service.asked();
+        asked
+            .iter()
+            .filter(|asked| asked.text.contains(workflow))
+            .count()
+    };
+    let ready = |m: &MonitorHandle| {
+        let ops = m.receivers().into_iter().find(|r| r.name == "ops").unwrap();
+        ops.plugin.is_some_and(|p| p.state.name() == "ready")
+    };
+    until(&monitor, "ready", ready).await;
 
-/// Slack's Web API, as far as a bot uses it: every message has its `ts`, and only those can be edited or replied to.
-fn slack_api() -> impl Fn(&Asked) -> Reply + Send + Sync {
-    let count = AtomicU64::new(0);
-    move |asked| {
-        if asked.headers.get("authorization").map(String::as_str) != Some("Bearer xoxb-canary") {
-            return ok(&json!({"ok": false, "error": "invalid_auth"}));
-        }
-        let known = |ts: &str| {
-            let number = ts.strip_prefix("1700000000.").and_then(|n| n.parse().ok());
-            number.is_some_and(|number: u64| number < count.load(Ordering::SeqCst))
-        };
-        let refers = ["ts", "thread_ts"];
-        let refers = refers.iter().filter_map(|name| asked.body[*name].as_str());
-        if !refers.into_iter().all(known) {
-            return ok(&json!({"ok": false, "error": "message_not_found"}));
-        }
-        match asked.target.as_str() {
-            "/api/auth.test" => ok(&json!({"ok": true, "team": "Studio", "user": "weir"})),
-            "/api/chat.update" => {
-                ok(&json!({"ok": true, "channel": "C1", "ts": asked.body["ts"], "text": ""}))
-            }
-            "/api/chat.postMessage" => {
-                let number = count.fetch_add(1, Ordering::SeqCst);
-                ok(&json!({"ok": true, "channel": "C1", "ts": format!("1700000000.{number:06}")}))
-            }
-            _ => ok(&json!({"ok": false, "error": "unknown_method"})),
-        }
-    }
-}
+    service.next(no.busy);
+    fails("a", "portrait").await;
+    until(&monitor, "refused", |m| states(m) == [Failed]).await;
+    let row = ledger(&monitor, "ops").remove(0);
+    let wait = row.next_attempt_at.unwrap().duration_since(row.updated_at);
+    assert!(wait.unsigned_abs() >= no.wait, "{wait} of {:?}", no.wait);
+    monitor.clock().advance(no.wait - Duration::from_secs(5));
+    // Another message goes meanwhile: the receiver did look.
+    fails("b", "landscape").await;
+    until(&monitor, "the other", |m| states(m) == [Failed, Sent]).await;
+    assert_eq!(times("portrait"), 1, "{:?}", service.lines());
+    tried(&monitor, "ops", "sent", |m| states(m) == [Sent, Sent]).await;
+    assert_eq!(times("portrait"), 2, "{:?}", service.lines());
 
-#[actix_web::test]
-async fn a_slack_bot_keeps_one_message_and_a_thread_under_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let slack = Service::start(slack_api());
-    let (url, file) = (slack.url(), secret(folder.path(), "xoxb-canary"));
-    let monitor = life(&format!(
-        r##"(name: "ops", handler: "slack", config: {{ "channel": "#ops", "api_url": "{url}/api" }},
-             credentials: {{ "slack": Bearer(file: "{file}", origins: ["{url}"]) }})"##
-    ))
+    service.next(no.permanent);
+    fails("c", "panorama").await;
+    until(&monitor, "given up", |m| states(m) == [Sent, Sent, Dead]).await;
+    assert_eq!(times("panorama"), 1);
+    assert!(monitor.status().troubles.is_empty());
+
+    service.next(no.misconfigured);
+    fails("d", "still").await;
+    until(&monitor, "parked", |m| {
+        states(m) == [Sent, Sent, Dead, Failed] && m.status().troubles.len() == 1
+    })
     .await;
-    assert_eq!(
-        slack.lines(),
-        [
-            "POST /api/auth.test",
-            "POST /api/chat.postMessage",
-            "POST /api/chat.update",
-            "POST /api/chat.postMessage",
-            "POST /api/chat.update",
-            "POST /api/chat.postMessage",
-        ]
-    );
-    let asked = slack.asked();
-    assert_eq!(asked[1].body["channel"], "#ops");
-    assert!(asked[1].text.contains("CUDA out of memory"));
-    for (edit, reply) in [(2, 3), (4, 5)] {
-        assert_eq!(asked[edit].body["channel"], "C1");
-        assert_eq!(asked[edit].body["ts"], "1700000000.000000");
-        assert_eq!(asked[reply].body["thread_ts"], "1700000000.000000");
-    }
-    let title = asked[4].body["text"].as_str().unwrap();
-    assert!(title.starts_with('✅'), "{title}");
-    assert!(asked.iter().all(|asked| !asked.text.contains("canary")));
+    monitor.clock().advance(Duration::from_secs(15 * 60 + 1));
+    until(&monitor, "mended", |m| {
+        states(m) == [Sent, Sent, Dead, Sent] && m.status().troubles.is_empty()
+    })
+    .await;
+    assert_eq!(times("still"), 2);
     monitor.shutdown().await;
-    slack.stop().await;
 }
 
-#[actix_web::test]
-async fn an_apprise_server_gets_a_message_for_each_notice() {
-    let apprise = Service::start(|asked| match asked.target.as_str() {
-        "/status" => (200, Vec::new(), "OK".to_owned()),
-        "/notify/renders" => ok(&json!({"error": "", "details": []})),
-        _ => (404, Vec::new(), String::new()),
-    });
-    let url = apprise.url();
-    let monitor = life(&format!(
-        r#"(name: "ops", handler: "apprise", config: {{ "url": "{url}", "key": "renders", "tag": "ops" }})"#
-    ))
-    .await;
-    assert_eq!(
-        apprise.lines(),
-        [
-            "GET /status",
-            "POST /notify/renders",
-            "POST /notify/renders",
-            "POST /notify/renders"
-        ]
-    );
-    let asked = apprise.asked();
-    let kinds: Vec<_> = asked[1..]
-        .iter()
-        .map(|asked| asked.body["type"].as_str().unwrap())
-        .collect();
-    assert_eq!(kinds, ["failure", "failure", "success"]);
-    assert_eq!(asked[1].body["tag"], "ops");
-    assert_eq!(asked[1].headers["accept"], "application/json");
-    monitor.shutdown().await;
-    apprise.stop().await;
+fn receipts(rows: &[OutboxRow]) -> Vec<&str> {
+    rows.iter()
+        .map(|row| row.receipt.as_deref().unwrap_or_default())
+        .collect()
 }

@@ -167,3 +167,59 @@ async fn stopping_does_not_wait_for_a_plugin_that_is_getting_ready() {
     assert_eq!(reloaded.unwrap_err(), ReloadError::Stopping);
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
+
+#[actix_web::test]
+async fn every_limit_of_monitor_ron_is_that_of_the_plugin() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.wasm");
+    std::fs::write(&path, Guest::source().component()).unwrap();
+    // (name, as it is written, as it is shown), none of them the default.
+    let limits = [
+        ("memory", r#""32MiB""#, 33_554_432.0),
+        ("tables", "50000", 50_000.0),
+        ("cpu_open", r#""3s""#, 3.0),
+        ("cpu", r#""600ms""#, 0.6),
+        ("wall_open", r#""11s""#, 11.0),
+        ("wall_check", r#""16s""#, 16.0),
+        ("wall_frames", r#""3s""#, 3.0),
+        ("wall", r#""31s""#, 31.0),
+        ("http_connect", r#""6s""#, 6.0),
+        ("http_total", r#""16s""#, 16.0),
+        ("request", r#""2MiB""#, 2_097_152.0),
+        ("submit", r#""17MiB""#, 17_825_792.0),
+        ("response", r#""9MiB""#, 9_437_184.0),
+        ("requests", "33", 33.0),
+        ("requests_per_second", "21", 21.0),
+        ("observations", "4000", 4_000.0),
+        ("string", r#""32KiB""#, 32_768.0),
+        ("detail", r#""128KiB""#, 131_072.0),
+        ("cursor", r#""16KiB""#, 16_384.0),
+        ("receipt", r#""2KiB""#, 2_048.0),
+        ("log_lines", "100", 100.0),
+        ("log_line", r#""2KiB""#, 2_048.0),
+        ("file", r#""32MiB""#, 33_554_432.0),
+        ("retire_calls", "5000", 5_000.0),
+        ("retire_age", r#""12h""#, 43_200.0),
+        ("retire_memory", "80", 80.0),
+    ];
+    let written: Vec<String> = limits
+        .iter()
+        .map(|(name, text, _)| format!("{name}: {text}"))
+        .collect();
+    let text = watching(&path, "").replace(
+        "config:",
+        &format!("limits: ({}), config:", written.join(", ")),
+    );
+    let monitor = Monitor::start(configured(&text)).await.unwrap();
+    let shown = view(&monitor, "own").plugin.unwrap().limits;
+    for (name, _, value) in limits {
+        let limit = shown.iter().find(|limit| limit.name == name);
+        assert_eq!(limit.map(|limit| limit.limit), Some(value), "{name}");
+    }
+    assert_eq!(
+        shown.len(),
+        limits.len(),
+        "a limit that this test does not know"
+    );
+    monitor.shutdown().await;
+}

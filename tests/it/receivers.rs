@@ -1,7 +1,9 @@
 //! Receivers as an operator meets them: parked ones wait, rates hold, fallbacks say why, and a test says what came back.
 
 use crate::corridor::{Bench, until};
-use crate::delivery::{Answer, Far, ends, ledger, with_bench};
+use crate::delivery::{Answer, Far, ends, ledger, tried, with_bench};
+use crate::faults::alerts;
+use crate::guest::{CONTRACT, Guest};
 use std::sync::Arc;
 use std::time::Duration;
 use weir_core::journal::OutboxState;
@@ -181,6 +183,99 @@ async fn one_test_at_a_time() {
     assert!(second.to_string().contains("under way"), "{second}");
     let first = first.await.unwrap().unwrap();
     assert_eq!(first.failure, Some(FailureKind::Transient), "{first:?}");
+    monitor.shutdown().await;
+    far.stop().await;
+}
+
+#[actix_web::test]
+async fn a_handler_that_no_longer_fits_parks_its_receiver_and_keeps_what_it_has_to_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hook.wasm");
+    let bench = Arc::new(Bench::default());
+    let start = async || {
+        let hook = format!(
+            r#"(name: "hook", handler: "{}", config: {{}})"#,
+            file.display()
+        );
+        let alerts = format!(r#"{FAILED}, receivers: [{hook}], route: (receiver: "hook")"#);
+        let mut config = with_bench(&alerts, &bench);
+        config.data_dir = folder.path().join("data");
+        Monitor::start(config).await.unwrap()
+    };
+    std::fs::write(&file, Guest::handler().component()).unwrap();
+    let monitor = start().await;
+    ends(&monitor, &bench, "a", "portrait", JobState::Failed).await;
+    until(&monitor, "sent", |m| states(m) == [OutboxState::Sent]).await;
+    monitor.shutdown().await;
+    // To the next weir its contract is another one.
+    let other = Guest {
+        contract: CONTRACT.replace("weir:plugin@0.1.0", "weir:plugin@0.0.9"),
+        ..Guest::handler()
+    };
+    std::fs::write(&file, other.component()).unwrap();
+    let monitor = start().await;
+    ends(&monitor, &bench, "b", "landscape", JobState::Failed).await;
+    ends(&monitor, &bench, "c", "panorama", JobState::Failed).await;
+    until(&monitor, "told", |m| {
+        let told = alerts(m, "weir_trouble");
+        told.iter().any(|alert| {
+            let text = format!("{} {}", alert.title, alert.body);
+            text.contains("receiver hook is parked") && text.contains("built for weir:plugin@0.0.9")
+        })
+    })
+    .await;
+    until(&monitor, "kept", |m| states(m).len() == 3).await;
+    let waiting = |state: &OutboxState| matches!(state, OutboxState::Queued | OutboxState::Failed);
+    assert!(
+        states(&monitor)[1..].iter().all(waiting),
+        "{:?}",
+        states(&monitor)
+    );
+    // Rebuilt, it takes up where it was; the message that found it out has its own time.
+    std::fs::write(&file, Guest::handler().component()).unwrap();
+    tried(&monitor, "hook", "sent", |m| {
+        states(m) == [OutboxState::Sent; 3]
+    })
+    .await;
+    until(&monitor, "over", |m| m.status().troubles.is_empty()).await;
+    monitor.shutdown().await;
+}
+
+#[actix_web::test]
+async fn a_message_that_crashes_its_handler_is_given_to_the_fallback_after_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hook.wasm");
+    let crashing = Guest {
+        deliver: "(unreachable)".into(),
+        ..Guest::handler()
+    };
+    std::fs::write(&file, crashing.component()).unwrap();
+    let (far, bench) = (Far::start(), Arc::new(Bench::default()));
+    let alerts = format!(
+        r#"{FAILED}, receivers: [(name: "hook", handler: "{}", config: {{}}),
+               (name: "phone", handler: "ntfy", config: {{ "url": "{}" }})],
+           route: (receiver: "hook"), fallback: "phone""#,
+        file.display(),
+        far.url("/renders")
+    );
+    let monitor = Monitor::start(with_bench(&alerts, &bench)).await.unwrap();
+    ends(&monitor, &bench, "a", "portrait", JobState::Failed).await;
+    tried(&monitor, "hook", "given up", |m| {
+        states(m) == [OutboxState::Dead]
+    })
+    .await;
+    let row = ledger(&monitor, "hook").remove(0);
+    let waited = row.updated_at.duration_since(row.created_at);
+    assert!(waited.as_hours() >= 24, "{waited}");
+    assert!(row.attempts > 5, "{row:?}");
+    let handed_over = |told: &crate::delivery::Got| {
+        let of = |field: &str| told.body[field].as_str().unwrap_or_default();
+        of("message").contains("hook could not deliver this") && of("title").contains("portrait")
+    };
+    until(&monitor, "handed over", |_| {
+        far.got("/").iter().any(handed_over)
+    })
+    .await;
     monitor.shutdown().await;
     far.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
@@ -21,6 +21,19 @@ pub(crate) struct Asked {
 /// A status, headers and a body.
 pub(crate) type Reply = (u16, Vec<(&'static str, String)>, String);
 
+pub(crate) fn reply(status: u16, body: &str) -> Reply {
+    (status, Vec::new(), body.to_owned())
+}
+
+/// 429, and the seconds that are to pass.
+pub(crate) fn busy(seconds: u32, body: &str) -> Reply {
+    (
+        429,
+        vec![("retry-after", seconds.to_string())],
+        body.to_owned(),
+    )
+}
+
 /// 200 with JSON.
 pub(crate) fn ok(body: &Value) -> Reply {
     (200, Vec::new(), body.to_string())
@@ -31,11 +44,13 @@ type Script = dyn Fn(&Asked) -> Reply + Send + Sync;
 pub(crate) struct Service {
     port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
+    first: Arc<Mutex<VecDeque<Reply>>>,
     handle: actix_web::dev::ServerHandle,
 }
 
 struct Stage {
     asked: Arc<Mutex<Vec<Asked>>>,
+    first: Arc<Mutex<VecDeque<Reply>>>,
     script: Box<Script>,
 }
 
@@ -55,7 +70,8 @@ async fn play(request: HttpRequest, body: web::Bytes, stage: web::Data<Stage>) -
         body: serde_json::from_slice(&body).unwrap_or_default(),
     };
     stage.asked.lock().unwrap().push(asked.clone());
-    let (status, headers, body) = (stage.script)(&asked);
+    let first = stage.first.lock().unwrap().pop_front();
+    let (status, headers, body) = first.unwrap_or_else(|| (stage.script)(&asked));
     let status = actix_web::http::StatusCode::from_u16(status).unwrap();
     let mut response = HttpResponse::build(status);
     for header in headers {
@@ -68,9 +84,10 @@ impl Service {
     pub(crate) fn start(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (asked, first) = (Arc::default(), Arc::default());
         let stage = web::Data::new(Stage {
-            asked: asked.clone(),
+            asked: Arc::clone(&asked),
+            first: Arc::clone(&first),
             script: Box::new(script),
         });
         let server = HttpServer::new(move || {
@@ -90,8 +107,14 @@ impl Service {
         Service {
             port,
             asked,
+            first,
             handle,
         }
+    }
+
+    /// What the next request is answered, whatever the script says.
+    pub(crate) fn next(&self, reply: Reply) {
+        self.first.lock().unwrap().push_back(reply);
     }
 
     pub(crate) fn url(&self) -> String {

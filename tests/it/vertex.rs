@@ -3,7 +3,7 @@
 mod control;
 #[expect(dead_code, reason = "the plugin's own tests use all of it")]
 pub(crate) mod fake;
-mod server;
+pub(crate) mod server;
 
 use crate::corridor::{all, until};
 use crate::faults::{alerts, configured, count, polled, view};
@@ -67,7 +67,7 @@ async fn until_status(monitor: &MonitorHandle, id: &'static str, wanted: Status)
     until(monitor, id, |m| status(m, id) == Some(wanted)).await;
 }
 
-fn custom(sample: &str, id: &str) -> Value {
+pub(crate) fn custom(sample: &str, id: &str) -> Value {
     job(sample, "customJobs", "us-central1", id, now() - 60_000)
 }
 

@@ -6,6 +6,7 @@ use crate::plugin::{
 use crate::source::SourceOptions;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::path::Path;
 use uuid::Uuid;
 use weir_model::config::{self, CredentialKind, PluginEntry, PluginRef, SourceConfig};
 
@@ -86,6 +87,22 @@ pub(crate) fn plugin_name(plugin: &PluginRef) -> String {
     }
 }
 
+/// The file of an entry's plugin; none for one that is built in.
+pub fn plugin_file(entry: &PluginEntry) -> Option<WasmBytes> {
+    match &entry.plugin {
+        PluginRef::Bundled(_) => None,
+        PluginRef::File(file) => Some(wasm_file(file, entry)),
+    }
+}
+
+fn wasm_file(file: &Path, entry: &PluginEntry) -> WasmBytes {
+    let hex = |hash: [u8; 32]| hash.iter().map(|b| format!("{b:02x}")).collect();
+    WasmBytes::File {
+        path: file.to_owned(),
+        sha256: entry.sha256.map(hex),
+    }
+}
+
 /// Makes an entry ready to be opened. `path`: the way to it, for errors.
 pub fn plugin_spec(
     path: &str,
@@ -114,12 +131,7 @@ pub fn plugin_spec(
             })?;
             WasmBytes::Bundled(found.bytes)
         }
-        PluginRef::File(file) => WasmBytes::File {
-            path: file.clone(),
-            sha256: entry
-                .sha256
-                .map(|hash| hash.iter().map(|b| format!("{b:02x}")).collect()),
-        },
+        PluginRef::File(file) => wasm_file(file, entry),
     };
     let mut credentials = BTreeMap::new();
     for (key, credential) in &entry.credentials {
@@ -138,6 +150,11 @@ pub fn plugin_spec(
         credentials,
         limits: limits(&entry.limits),
     })
+}
+
+/// Whether a credential can be used: its secret is read, understood and forgotten. The error repeats nothing of it.
+pub fn check_credential(credential: &config::Credential) -> Result<(), String> {
+    make_credential(credential).map(drop)
 }
 
 fn make_credential(credential: &config::Credential) -> Result<Credential, String> {

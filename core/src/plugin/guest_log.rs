@@ -242,6 +242,39 @@ mod tests {
     }
 
     #[test]
+    fn a_line_has_its_length() {
+        let limits = Limits {
+            log_line_bytes: 30,
+            ..Limits::default()
+        };
+        let gauge = Arc::new(Gauge::new(limits));
+        let log = GuestLog::new("p", "e", Redactor::default(), gauge);
+        let written = Arc::new(Mutex::new(Vec::new()));
+        #[derive(Clone)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines(Arc::clone(&written));
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || lines.clone())
+            .with_ansi(false)
+            .without_time()
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            log.log(Level::Warn, &"and so on ".repeat(500));
+        });
+        let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert_eq!(written.matches("and so on").count(), 3, "{written}");
+    }
+
+    #[test]
     fn the_tail_keeps_the_end_and_never_half_a_secret() {
         let secret = "s3cr3t-canary-value";
         let redactor = Redactor::new(vec![("key".into(), secret.into())]);

@@ -28,7 +28,7 @@ use super::meter::Ticker;
 use super::reload::FileWatch;
 use super::status::{Capabilities, Counters, Examined, PluginState, PluginStatus};
 use super::tape::Tape;
-use super::{PluginSpec, WasmBytes};
+use super::{PluginSpec, Role, WasmBytes};
 
 const THREADS_MAX: usize = 64;
 /// Entries that wait to be taken up by one thread.
@@ -144,6 +144,19 @@ impl PluginHost {
             sha256: linked.sha256.to_string(),
             file_bytes: linked.file_bytes,
         })
+    }
+
+    /// Whether a file can be what an entry uses it as, without running anything of it. The error is one line for the
+    /// operator.
+    pub async fn fits(
+        &self,
+        wasm: WasmBytes,
+        role: Role,
+        file_bytes_max: u64,
+    ) -> Result<(), String> {
+        let linked = self.inner.loader.load(wasm, file_bytes_max).await;
+        let linked = linked.map_err(|error| error.to_string())?;
+        contract::check_role(linked.capabilities, role).map_err(|error| error.to_string())
     }
 
     fn open_with(&self, spec: PluginSpec, tape: Option<Arc<Tape>>) -> PluginHandle {

@@ -174,6 +174,53 @@ impl Guest {
         guest
     }
 
+    /// `poll` tells all that it can of what `url` answered: it logs it, fails with it, then shows it as a job and as its
+    /// cursor, then crashes over it.
+    pub(crate) fn telltale(url: &str, credential: &str) -> Guest {
+        let mut guest = Guest::fetching(url, Some(credential));
+        let (id, id_len) = guest.text("job-1");
+        let (detail, detail_len) = guest.text("{}");
+        let store_page = guest.poll.find("(i32.store (i32.const 10").unwrap();
+        let fetch = &guest.poll[..store_page];
+        // One running job; its name and its error are what came back.
+        let job = words(
+            3072,
+            &[
+                (8, id),
+                (12, id_len),
+                (40, 3),
+                (44, 1),
+                (120, 1),
+                (140, detail),
+                (144, detail_len),
+            ],
+        );
+        let came = |at: u32| {
+            format!(
+                "(i32.store (i32.const {at}) (i32.load (i32.const 2064)))
+                 (i32.store (i32.const {}) (i32.load (i32.const 2068)))",
+                at + 4
+            )
+        };
+        guest.poll = format!(
+            "{fetch}
+             (call $log (i32.const 3) (i32.load (i32.const 2064)) (i32.load (i32.const 2068)))
+             (call $log (i32.const 0) (i32.load (i32.const 2064)) (i32.load (i32.const 2068)))
+             (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+             (if (i32.eq (global.get $calls) (i32.const 1)) (then
+                {} {} (return (i32.const {RESULT}))))
+             (if (i32.gt_u (global.get $calls) (i32.const 2)) (then (unreachable)))
+             {job} {} {} {} {}",
+            words(RESULT, &[(0, 1), (12, 0), (16, 0)]),
+            came(RESULT + 4),
+            came(3072 + 48),
+            came(3072 + 124),
+            came(RESULT + 16),
+            store(&[(0, 0), (4, 3072), (8, 1), (12, 1), (24, 2)])
+        );
+        guest
+    }
+
     /// The first poll of an instance is fine, the second runs `body`.
     pub(crate) fn second_poll(body: &str) -> Guest {
         Guest {

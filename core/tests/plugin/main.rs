@@ -10,6 +10,7 @@ mod canary;
 mod capabilities;
 mod guest;
 mod life;
+mod limits;
 mod secrets;
 
 use std::collections::BTreeMap;

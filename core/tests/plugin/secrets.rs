@@ -142,36 +142,12 @@ fn entry(guest: &Guest, scheme: Scheme, origin: &str) -> PluginSpec {
     spec
 }
 
-/// Logs what came back, then fails with it, then returns it as its cursor, then crashes.
-fn telltale(url: &str) -> Guest {
-    let mut guest = Guest::fetching(url, Some("key"));
-    let (ok, rest) = guest
-        .poll
-        .split_at(guest.poll.find("(i32.store (i32.const 10").unwrap());
-    guest.poll = format!(
-        "{ok}
-         (call $log (i32.const 3) (i32.load (i32.const 2064)) (i32.load (i32.const 2068)))
-         (call $log (i32.const 0) (i32.load (i32.const 2064)) (i32.load (i32.const 2068)))
-         (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
-         (if (i32.eq (global.get $calls) (i32.const 1)) (then
-            (i32.store (i32.const 1024) (i32.const 1))
-            (i32.store (i32.const 1028) (i32.load (i32.const 2064)))
-            (i32.store (i32.const 1032) (i32.load (i32.const 2068)))
-            (i32.store (i32.const 1036) (i32.const 0))
-            (i32.store (i32.const 1040) (i32.const 0))
-            (return (i32.const 1024))))
-         (if (i32.gt_u (global.get $calls) (i32.const 2)) (then (unreachable)))
-         {rest}"
-    );
-    guest
-}
-
 #[tokio::test]
 async fn a_secret_that_the_far_side_repeats_shows_in_no_text_of_weir() {
     let (lines, captured) = capture();
     let origin = format!("http://127.0.0.1:{}", mirror());
     for (kind, scheme, url, shown) in schemes(&origin) {
-        let spec = entry(&telltale(&url), scheme, &origin);
+        let spec = entry(&Guest::telltale(&url, "key"), scheme, &origin);
         let mut told = format!("{spec:?}");
         let handle = host().open(spec);
         let failure = handle.poll(None, vec![]).await.unwrap_err();
@@ -181,9 +157,13 @@ async fn a_secret_that_the_far_side_repeats_shows_in_no_text_of_weir() {
         assert!(message.contains("[secret key]"), "{kind}: {message}");
         told.push_str(message);
         let page = handle.poll(None, vec![]).await.unwrap();
+        told.push_str(&format!("{page:?}"));
         let cursor = page.cursor.unwrap();
         assert!(cursor.contains("[secret key]"), "{kind}: {cursor}");
-        told.push_str(&cursor);
+        let Observation::Job(job) = &page.observations[0] else {
+            panic!("{kind}: {:?}", page.observations);
+        };
+        assert_eq!(job.error.as_deref(), Some(cursor.as_str()), "{kind}");
         let report = crash(&handle).await;
         assert!(
             report.stderr.contains("[secret key]"),

@@ -4,12 +4,15 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
+#[path = "data/answers.rs"]
+mod answers;
+
+use answers::{BUSY, GONE, POSTED};
 use discord::Discord;
 use weir_handler::testing::{Answer, Cassette, answer, huge, notification, resolved};
 use weir_handler::{Handler, open};
 use weir_sdk::{Failure, FailureKind};
 
-const POSTED: &str = r#"{"id":"1061733541263966259","type":0,"content":"","channel_id":"155101607195836416","webhook_id":"1"}"#;
 const RECEIPT: &str = r#"{"message":"1061733541263966259"}"#;
 
 fn discord(json: &str) -> Discord {
@@ -98,8 +101,7 @@ fn updates_may_be_messages_of_their_own() {
 
 #[test]
 fn a_message_that_was_deleted_is_posted_anew() {
-    let gone = r#"{"message": "Unknown Message", "code": 10008}"#;
-    let far = Cassette::new([answer(404, gone), answer(200, POSTED)]);
+    let far = Cassette::new([answer(404, GONE), answer(200, POSTED)]);
     discord("{}")
         .deliver(&far, &resolved(), Some(RECEIPT))
         .unwrap();
@@ -119,51 +121,21 @@ fn a_message_that_was_deleted_is_posted_anew() {
 
 #[test]
 fn discords_refusals_are_told_apart() {
-    for (status, body, kind) in [
-        (
-            401,
-            r#"{"message": "Invalid Webhook Token", "code": 50027}"#,
-            FailureKind::Misconfigured,
-        ),
-        (
-            404,
-            r#"{"message": "Unknown Webhook", "code": 10015}"#,
-            FailureKind::Misconfigured,
-        ),
-        (
-            400,
-            r#"{"message": "Unknown Channel", "code": 10003}"#,
-            FailureKind::Misconfigured,
-        ),
-        (
-            400,
-            r#"{"message": "Webhooks posted to forum channels must have a thread_name or thread_id", "code": 220001}"#,
-            FailureKind::Misconfigured,
-        ),
-        (
-            400,
-            r#"{"code": 50035, "errors": {"embeds": {}}, "message": "Invalid Form Body"}"#,
-            FailureKind::Permanent,
-        ),
-        (
-            403,
-            r#"{"message": "Missing Permissions", "code": 50013}"#,
-            FailureKind::Misconfigured,
-        ),
-        (500, "", FailureKind::Transient),
-        (502, "<html>cloudflare", FailureKind::Transient),
-        (200, "<html>please log in", FailureKind::Transient),
+    for (refusals, kind) in [
+        (answers::MISCONFIGURED, FailureKind::Misconfigured),
+        (answers::PERMANENT, FailureKind::Permanent),
+        (answers::TRANSIENT, FailureKind::Transient),
     ] {
-        let failure = refusal(answer(status, body));
-        assert_eq!(failure.kind, Some(kind), "{failure:?}");
+        for (status, body) in refusals {
+            let failure = refusal(answer(*status, body));
+            assert_eq!(failure.kind, Some(kind), "{failure:?}");
+        }
     }
 }
 
 #[test]
 fn the_wait_is_in_the_body_or_in_the_header() {
-    let body =
-        r#"{"message": "You are being rate limited.", "retry_after": 64.57, "global": false}"#;
-    let failure = refusal(answer(429, body).header("Retry-After", "65"));
+    let failure = refusal(answer(429, BUSY).header("Retry-After", "65"));
     assert_eq!(
         (failure.kind, failure.retry_after_ms),
         (Some(FailureKind::Transient), Some(64_570))
@@ -205,8 +177,7 @@ fn limits_are_kept_and_nobody_is_mentioned() {
 
 #[test]
 fn check_asks_the_webhook_about_itself() {
-    let hook = r#"{"id":"1","type":1,"name":"renders","channel_id":"2","token":"t"}"#;
-    let far = Cassette::new([answer(200, hook)]);
+    let far = Cassette::new([answer(200, answers::HOOK)]);
     assert_eq!(
         discord("{}").check(&far).unwrap(),
         "Discord webhook renders"

@@ -4,12 +4,14 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
+#[path = "data/answers.rs"]
+mod answers;
+
+use answers::TAKEN;
 use pagerduty::PagerDuty;
 use weir_handler::testing::{Answer, Cassette, answer, huge, notification, resolved};
 use weir_handler::{Handler, Notification, Severity, open};
 use weir_sdk::{Failure, FailureKind};
-
-const TAKEN: &str = r#"{"status":"success","message":"Event processed","dedup_key":"c0ffee-19aa"}"#;
 
 fn pagerduty(json: &str) -> PagerDuty {
     open(json).unwrap()
@@ -146,29 +148,18 @@ fn limits_are_kept() {
 
 #[test]
 fn pagerdutys_refusals_are_told_apart() {
-    let wrong_key = r#"{"status":"invalid event","message":"Event object is invalid","errors":["Length of 'routing_key' is incorrect (should be 32 characters)"]}"#;
-    let failure = refusal(answer(400, wrong_key));
-    assert_eq!(failure.kind, Some(FailureKind::Misconfigured));
-    assert!(failure.message.contains("32 characters"));
-    for (status, body, kind) in [
-        (
-            400,
-            r#"{"status":"invalid event","message":"Event object is invalid","errors":["'payload.severity' is invalid"]}"#,
-            FailureKind::Permanent,
-        ),
-        (
-            400,
-            r#"{"status":"invalid event","message":"Invalid Routing Key","errors":[]}"#,
-            FailureKind::Misconfigured,
-        ),
-        (413, "", FailureKind::Permanent),
-        (404, "", FailureKind::Misconfigured),
-        (429, "", FailureKind::Transient),
-        (500, "", FailureKind::Transient),
-        (503, "", FailureKind::Transient),
+    for (refusals, kind) in [
+        (answers::MISCONFIGURED, FailureKind::Misconfigured),
+        (answers::PERMANENT, FailureKind::Permanent),
+        (answers::TRANSIENT, FailureKind::Transient),
     ] {
-        assert_eq!(refusal(answer(status, body)).kind, Some(kind), "{status}");
+        for (status, body) in refusals {
+            let failure = refusal(answer(*status, body));
+            assert_eq!(failure.kind, Some(kind), "{status} {body}");
+        }
     }
+    let failure = refusal(answer(400, answers::WRONG_KEY));
+    assert!(failure.message.contains("32 characters"));
     let busy = refusal(answer(429, "").header("retry-after", "7"));
     assert_eq!(busy.retry_after_ms, Some(7000));
 }

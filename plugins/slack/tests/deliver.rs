@@ -4,13 +4,16 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
+#[path = "data/answers.rs"]
+mod answers;
+
+use answers::{POSTED, not_ok};
 use slack::Slack;
 use weir_handler::testing::{Answer, Cassette, answer, huge, notification, resolved};
 use weir_handler::{Handler, open};
 use weir_sdk::{Failure, FailureKind};
 
 const BOT: &str = r##"{"channel": "#ops"}"##;
-const POSTED: &str = r#"{"ok":true,"channel":"C024BE91L","ts":"1503435956.000247","message":{"text":"x","type":"message"}}"#;
 const RECEIPT: &str = r#"{"channel":"C024BE91L","ts":"1503435956.000247"}"#;
 
 fn slack(json: &str) -> Slack {
@@ -30,7 +33,7 @@ fn bot(answer: Answer) -> Failure {
 
 #[test]
 fn a_webhook_gets_one_message() {
-    let far = Cassette::new([answer(200, "ok")]);
+    let far = Cassette::new([answer(200, answers::WEBHOOK_TAKEN)]);
     let done = slack("{}").deliver(&far, &notification(), None);
     assert_eq!(done.unwrap(), None);
     let seen = far.seen().remove(0);
@@ -102,17 +105,17 @@ fn without_a_thread_the_first_message_is_only_edited() {
 
 #[test]
 fn a_message_that_is_gone_is_posted_anew_and_an_old_one_is_replied_to() {
-    let gone = r#"{"ok":false,"error":"message_not_found"}"#;
+    let gone = not_ok("message_not_found");
     let anew = POSTED.replace("1503435956.000247", "1600000000.000001");
-    let far = Cassette::new([answer(200, gone), answer(200, &anew)]);
+    let far = Cassette::new([answer(200, &gone), answer(200, &anew)]);
     let done = slack(BOT)
         .deliver(&far, &resolved(), Some(RECEIPT))
         .unwrap();
     assert!(done.unwrap().contains("1600000000.000001"));
     assert!(far.seen()[1].body.get("thread_ts").is_none());
 
-    let frozen = r#"{"ok":false,"error":"edit_window_closed"}"#;
-    let far = Cassette::new([answer(200, frozen), answer(200, POSTED)]);
+    let frozen = not_ok("edit_window_closed");
+    let far = Cassette::new([answer(200, &frozen), answer(200, POSTED)]);
     slack(BOT)
         .deliver(&far, &resolved(), Some(RECEIPT))
         .unwrap();
@@ -121,7 +124,7 @@ fn a_message_that_is_gone_is_posted_anew_and_an_old_one_is_replied_to() {
 
 #[test]
 fn a_failed_reply_is_a_failed_delivery() {
-    let busy = answer(429, r#"{"ok":false,"error":"ratelimited"}"#).header("Retry-After", "30");
+    let busy = answer(429, &not_ok("ratelimited")).header("Retry-After", "30");
     let far = Cassette::new([answer(200, POSTED), busy]);
     let failure = slack(BOT)
         .deliver(&far, &resolved(), Some(RECEIPT))
@@ -132,26 +135,17 @@ fn a_failed_reply_is_a_failed_delivery() {
 
 #[test]
 fn slacks_refusals_of_a_webhook_are_told_apart() {
-    for (status, body, kind) in [
-        (400, "invalid_payload", FailureKind::Permanent),
-        (400, "invalid_blocks", FailureKind::Permanent),
-        (400, "user_not_found", FailureKind::Permanent),
-        (403, "action_prohibited", FailureKind::Misconfigured),
-        (403, "invalid_token", FailureKind::Misconfigured),
-        (404, "channel_not_found", FailureKind::Misconfigured),
-        (404, "no_service", FailureKind::Misconfigured),
-        (404, "no_team", FailureKind::Misconfigured),
-        (410, "channel_is_archived", FailureKind::Misconfigured),
-        (302, "", FailureKind::Misconfigured),
-        (500, "rollup_error", FailureKind::Transient),
-        (503, "<html>", FailureKind::Transient),
-        // Something else answers in Slack's place.
-        (200, "<html>please log in", FailureKind::Transient),
+    for (refusals, kind) in [
+        (answers::WEBHOOK_PERMANENT, FailureKind::Permanent),
+        (answers::WEBHOOK_MISCONFIGURED, FailureKind::Misconfigured),
+        (answers::WEBHOOK_TRANSIENT, FailureKind::Transient),
     ] {
-        let failure = webhook(answer(status, body)).unwrap_err();
-        assert_eq!(failure.kind, Some(kind), "{status} {body}: {failure:?}");
+        for (status, body) in refusals {
+            let failure = webhook(answer(*status, body)).unwrap_err();
+            assert_eq!(failure.kind, Some(kind), "{status} {body}: {failure:?}");
+        }
     }
-    let busy = webhook(answer(429, "rate_limited").header("Retry-After", "1")).unwrap_err();
+    let busy = webhook(answer(429, answers::WEBHOOK_BUSY).header("Retry-After", "1")).unwrap_err();
     assert_eq!(
         (busy.kind, busy.retry_after_ms),
         (Some(FailureKind::Transient), Some(1000))
@@ -160,24 +154,16 @@ fn slacks_refusals_of_a_webhook_are_told_apart() {
 
 #[test]
 fn two_hundred_with_ok_false_is_no_delivery() {
-    for (name, kind) in [
-        ("invalid_auth", FailureKind::Misconfigured),
-        ("not_authed", FailureKind::Misconfigured),
-        ("account_inactive", FailureKind::Misconfigured),
-        ("token_revoked", FailureKind::Misconfigured),
-        ("channel_not_found", FailureKind::Misconfigured),
-        ("not_in_channel", FailureKind::Misconfigured),
-        ("is_archived", FailureKind::Misconfigured),
-        ("restricted_action", FailureKind::Misconfigured),
-        ("msg_too_long", FailureKind::Permanent),
-        ("invalid_blocks", FailureKind::Permanent),
-        ("internal_error", FailureKind::Transient),
-        ("fatal_error", FailureKind::Transient),
-        ("ratelimited", FailureKind::Transient),
+    for (names, kind) in [
+        (answers::API_MISCONFIGURED, FailureKind::Misconfigured),
+        (answers::API_PERMANENT, FailureKind::Permanent),
+        (answers::API_TRANSIENT, FailureKind::Transient),
     ] {
-        let failure = bot(answer(200, &format!(r#"{{"ok":false,"error":"{name}"}}"#)));
-        assert_eq!(failure.kind, Some(kind), "{failure:?}");
-        assert!(failure.message.contains(name), "{}", failure.message);
+        for name in names {
+            let failure = bot(answer(200, &not_ok(name)));
+            assert_eq!(failure.kind, Some(kind), "{failure:?}");
+            assert!(failure.message.contains(name), "{}", failure.message);
+        }
     }
     let scope =
         r#"{"ok":false,"error":"missing_scope","needed":"chat:write","provided":"identify"}"#;
@@ -191,7 +177,7 @@ fn two_hundred_with_ok_false_is_no_delivery() {
 
 #[test]
 fn limits_are_kept_and_nothing_is_a_mention() {
-    let far = Cassette::new([answer(200, "ok")]);
+    let far = Cassette::new([answer(200, answers::WEBHOOK_TAKEN)]);
     slack("{}").deliver(&far, &huge(500), None).unwrap();
     let body = far.seen().remove(0).body;
     let blocks = body["attachments"][0]["blocks"].as_array().unwrap();
@@ -218,14 +204,13 @@ fn limits_are_kept_and_nothing_is_a_mention() {
 
 #[test]
 fn check_asks_a_bot_who_it_is() {
-    let who = r#"{"ok":true,"url":"https://x.slack.com/","team":"Studio","user":"weir","team_id":"T1","user_id":"U1"}"#;
-    let far = Cassette::new([answer(200, who)]);
+    let far = Cassette::new([answer(200, answers::WHO)]);
     assert_eq!(
         slack(BOT).check(&far).unwrap(),
         "Slack team Studio, bot weir, channel #ops"
     );
     assert_eq!(far.lines(), ["POST https://slack.com/api/auth.test"]);
-    let far = Cassette::new([answer(200, r#"{"ok":false,"error":"invalid_auth"}"#)]);
+    let far = Cassette::new([answer(200, &not_ok("invalid_auth"))]);
     let failure = slack(BOT).check(&far).unwrap_err();
     assert_eq!(failure.kind, Some(FailureKind::Misconfigured));
     let far = Cassette::new([]);
@@ -272,7 +257,7 @@ fn a_receipt_that_is_none_is_no_receipt() {
 fn a_link_that_is_too_long_is_left_out() {
     let mut far_away = huge(500);
     far_away.alerts[0].url = Some(format!("https://h/{}", "a&".repeat(900)));
-    let far = Cassette::new([answer(200, "ok")]);
+    let far = Cassette::new([answer(200, answers::WEBHOOK_TAKEN)]);
     slack("{}").deliver(&far, &far_away, None).unwrap();
     let body = far.seen().remove(0).body;
     let text = body["attachments"][0]["blocks"][0]["text"]["text"]

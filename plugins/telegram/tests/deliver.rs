@@ -4,13 +4,16 @@
     reason = "a test stops at the first thing that is not as it should be"
 )]
 
+#[path = "data/answers.rs"]
+mod answers;
+
+use answers::{BUSY, GONE, SENT};
 use telegram::Telegram;
 use weir_handler::testing::{Answer, Cassette, answer, huge, notification, resolved};
 use weir_handler::{Handler, open};
 use weir_sdk::{Failure, FailureKind};
 
 const CONFIG: &str = r#"{"chat_id": -1001234567890}"#;
-const SENT: &str = r#"{"ok":true,"result":{"message_id":17,"date":1795337231,"chat":{"id":-1001234567890,"type":"supergroup","title":"Renders"},"text":"x"}}"#;
 const RECEIPT: &str = r#"{"chat":-1001234567890,"message":17}"#;
 const BASE: &str = "https://api.telegram.org/bot{{secret:telegram}}";
 
@@ -26,8 +29,7 @@ fn refusal(answer: Answer) -> Failure {
 }
 
 fn refused(code: u16, description: &str) -> Answer {
-    let body = serde_json::json!({"ok": false, "error_code": code, "description": description});
-    answer(code, &body.to_string())
+    answer(code, &answers::refusal(code, description))
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn an_edit_that_changes_nothing_is_fine() {
 
 #[test]
 fn a_message_that_is_gone_is_sent_anew() {
-    let gone = || refused(400, "Bad Request: message to edit not found");
+    let gone = || refused(400, GONE);
     let anew = SENT.replace("17,", "99,");
     let far = Cassette::new([gone(), answer(200, &anew)]);
     let done = telegram(CONFIG)
@@ -117,49 +119,16 @@ fn a_message_that_is_gone_is_sent_anew() {
 
 #[test]
 fn the_bot_apis_refusals_are_told_apart() {
-    for (code, description, kind) in [
-        (401, "Unauthorized", FailureKind::Misconfigured),
-        (404, "Not Found", FailureKind::Misconfigured),
-        (
-            400,
-            "Bad Request: chat not found",
-            FailureKind::Misconfigured,
-        ),
-        (
-            400,
-            "Bad Request: not enough rights to send text messages to the chat",
-            FailureKind::Misconfigured,
-        ),
-        (
-            400,
-            "Bad Request: message thread not found",
-            FailureKind::Misconfigured,
-        ),
-        (
-            403,
-            "Forbidden: bot was blocked by the user",
-            FailureKind::Misconfigured,
-        ),
-        (
-            403,
-            "Forbidden: bot was kicked from the supergroup chat",
-            FailureKind::Misconfigured,
-        ),
-        (
-            400,
-            "Bad Request: can't parse entities: Unsupported start tag",
-            FailureKind::Permanent,
-        ),
-        (
-            400,
-            "Bad Request: message is too long",
-            FailureKind::Permanent,
-        ),
-        (500, "Internal Server Error", FailureKind::Transient),
+    for (refusals, kind) in [
+        (answers::MISCONFIGURED, FailureKind::Misconfigured),
+        (answers::PERMANENT, FailureKind::Permanent),
+        (answers::TRANSIENT, FailureKind::Transient),
     ] {
-        let failure = refusal(refused(code, description));
-        assert_eq!(failure.kind, Some(kind), "{failure:?}");
-        assert!(failure.message.contains(description), "{}", failure.message);
+        for (code, description) in refusals {
+            let failure = refusal(refused(*code, description));
+            assert_eq!(failure.kind, Some(kind), "{failure:?}");
+            assert!(failure.message.contains(description), "{}", failure.message);
+        }
     }
     let moved = r#"{"ok":false,"error_code":400,"description":"Bad Request: group chat was upgraded to a supergroup chat","parameters":{"migrate_to_chat_id":-1009876543210}}"#;
     let failure = refusal(answer(400, moved));
@@ -177,8 +146,7 @@ fn the_bot_apis_refusals_are_told_apart() {
 
 #[test]
 fn the_wait_is_in_the_body() {
-    let busy = r#"{"ok":false,"error_code":429,"description":"Too Many Requests: retry after 35","parameters":{"retry_after":35}}"#;
-    let failure = refusal(answer(429, busy));
+    let failure = refusal(answer(429, BUSY));
     assert_eq!(
         (failure.kind, failure.retry_after_ms),
         (Some(FailureKind::Transient), Some(35_000))
@@ -217,9 +185,7 @@ fn limits_are_kept_and_no_tag_is_let_in() {
 
 #[test]
 fn check_asks_for_the_chat() {
-    let chat =
-        r#"{"ok":true,"result":{"id":-1001234567890,"type":"supergroup","title":"Renders"}}"#;
-    let far = Cassette::new([answer(200, chat)]);
+    let far = Cassette::new([answer(200, answers::CHAT)]);
     assert_eq!(
         telegram(CONFIG).check(&far).unwrap(),
         "Telegram chat Renders"

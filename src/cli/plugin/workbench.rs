@@ -127,7 +127,7 @@ pub(super) fn spec(file: &Path, role: Role, config: Value) -> PluginSpec {
     }
 }
 
-pub(super) fn host(ctx: &Context) -> Result<PluginHost, CliError> {
+pub(in crate::cli) fn host(ctx: &Context) -> Result<PluginHost, CliError> {
     PluginHost::start(HostOptions {
         cache_dir: Some(ctx.paths.cache_dir()),
         threads: 1,

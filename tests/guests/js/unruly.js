@@ -1,6 +1,6 @@
-// Job source that misbehaves as its configuration says: trap, spin, bomb, slow, or fine.
+// Job source that misbehaves as its configuration says, or is fine.
 
-import { fetch, plugin } from "./weir_plugin.js";
+import { fetch, log, plugin } from "./weir_plugin.js";
 
 let config = {};
 
@@ -11,6 +11,7 @@ export const lifecycle = {
   },
   open(context) {
     config = JSON.parse(context.config);
+    while (config.do === "hang");
   },
   check() {
     return "fine";
@@ -23,6 +24,11 @@ const guarded = plugin({
   },
 });
 
+function job(id, detail) {
+  const none = { run: null, workflow: null, name: null, position: null, created: null, started: null, finished: null };
+  return { tag: "job", val: { id, ...none, state: "running", steps: [], error: null, labels: [], detail } };
+}
+
 export const jobs = {
   poll() {
     if (config.do === "trap") throw new TypeError("the cause in the crash report");
@@ -30,6 +36,12 @@ export const jobs = {
     while (config.do === "spin");
     for (let heap = []; config.do === "bomb"; heap.push(new Uint8Array(1 << 20).fill(1)));
     if (config.do === "slow") fetch("GET", config.url);
-    return { observations: [], cursor: null, coverage: "complete" };
+    for (let n = 0; config.do === "talk" && n < 1_000_000; n++) log("and another thing");
+    const observations = [];
+    for (let n = 0; config.do === "huge" && n < 5001; n++) {
+      observations.push({ tag: "gone", val: { id: String(n), run: null } });
+    }
+    if (config.do === "detail") observations.push(job("1", '{"a": '), job("2", "{}"));
+    return { observations, cursor: null, coverage: "complete" };
   },
 };

@@ -6,7 +6,9 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 /// A daemon in a shell's home, stopped when it is dropped.
 pub(super) struct Daemon {
@@ -64,6 +66,83 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A daemon that logs to a file, stopped when it is dropped.
+pub(super) struct Loud {
+    pub(super) child: Child,
+    log: PathBuf,
+    pub(super) url: String,
+}
+
+impl Loud {
+    /// With these variables and no others.
+    pub(super) async fn start(shell: &Shell, env: &[(&str, String)]) -> Loud {
+        let log = shell.path().join("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .arg("run")
+            .env_clear()
+            .env("HOME", shell.path())
+            .envs(env.iter().cloned())
+            .current_dir(shell.path())
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(shell.path().join("out")).unwrap())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut loud = Loud {
+            child,
+            log,
+            url: String::new(),
+        };
+        until("it listens", async || {
+            let log = loud.text();
+            let rest = log.split_once("listening on ")?.1;
+            Some(rest.split_once(' ')?.0.to_owned())
+        })
+        .await
+        .clone_into(&mut loud.url);
+        loud
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
+        let url = format!("{}{path}", self.url).parse().unwrap();
+        let client = weir::client::http_client(&url).unwrap();
+        let response = client.get(url).send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.text().await.unwrap())
+    }
+
+    pub(super) async fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks until there is an answer.
+pub(super) async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(120), asking).await;
+    answer.unwrap_or_else(|_| panic!("never: {what}"))
 }
 
 pub(super) fn configure(shell: &Shell, text: &str) {

@@ -2,8 +2,9 @@
 
 use super::daemon::{Daemon, configure};
 use super::{Shell, code, err, out};
+use crate::guest::{CONTRACT, Guest};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -117,4 +118,109 @@ fn a_plugin_is_inspected_reloaded_from_its_file_and_its_credential_and_resumed()
     }
     daemon.signal(Signal::TERM);
     daemon.line_with("everything acknowledged is on disk");
+}
+
+/// A plugin for the contract of another weir.
+fn of_contract(version: &str) -> Vec<u8> {
+    let guest = Guest {
+        contract: CONTRACT.replace("weir:plugin@0.1.0", &format!("weir:plugin@{version}")),
+        ..Guest::source()
+    };
+    guest.component()
+}
+
+#[test]
+fn check_says_before_an_upgrade_which_plugins_will_not_fit() {
+    let shell = Shell::alone();
+    let write = |name: &str, bytes: &[u8]| fs::write(shell.path().join(name), bytes).unwrap();
+    write("newer.wasm", &of_contract("0.2.0"));
+    write("older.wasm", &of_contract("0.0.9"));
+    write("patched.wasm", &of_contract("0.1.9"));
+    write("half.wasm", &of_contract("0.1.0")[..1000]);
+    let source = |name: &str, file: &str, more: &str| {
+        format!(r#"(name: "{name}", plugin: "./{file}", allow: [], config: {{}} {more}),"#)
+    };
+    let check = |sources: &str, receivers: &str| {
+        let text = format!("(sources: [{sources}], alerts: (receivers: [{receivers}]))");
+        configure(&shell, &text);
+        let output = shell.weir(&["check"]);
+        (code(&output), out(&output))
+    };
+    let fine = source("patched", "patched.wasm", "");
+    let (code, said) = check(&fine, "");
+    assert_eq!(code, 0, "{said}");
+    let pin = format!(r#", sha256: "{}""#, "0".repeat(64));
+    let sources = [
+        source("newer", "newer.wasm", ""),
+        source("older", "older.wasm", ""),
+        source("half", "half.wasm", ""),
+        source("pinned", "patched.wasm", &pin),
+    ];
+    let receiver = r#"(name: "hook", handler: "./patched.wasm", config: {})"#;
+    let (code, said) = check(&format!("{fine}{}", sources.concat()), receiver);
+    assert_eq!(code, 1, "{said}");
+    for line in [
+        "source `newer`: ",
+        "newer.wasm: built for weir:plugin@0.2.0; this daemon speaks 0.1. Upgrade the daemon or",
+        "older.wasm: built for weir:plugin@0.0.9; this daemon speaks 0.1. Rebuild against",
+        "half.wasm: it cannot be compiled",
+        "patched.wasm: sha256 is ",
+        "receiver `hook`: ",
+        "it exports no `alerts`, which a receiver needs",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert_eq!(said.lines().count(), 5, "{said}");
+}
+
+#[test]
+fn check_says_which_credentials_of_google_cannot_work_and_what_would() {
+    let shell = Shell::alone();
+    let external = |source: Value| {
+        json!({
+            "type": "external_account", "audience": "//iam/pool", "credential_source": source,
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": "https://sts.googleapis.com/v1/token",
+        })
+    };
+    let instead = "create-cred-config` with --credential-source-file";
+    for (account, code_wanted, words) in [
+        (
+            external(json!({"file": "/run/token"})),
+            0,
+            ["ok", "1 source"],
+        ),
+        (
+            external(json!({"executable": {"command": "/bin/cAnArY"}})),
+            1,
+            ["weir starts no programs", instead],
+        ),
+        (
+            external(json!({"environment_id": "aws1", "region_url": "http://cAnArY"})),
+            1,
+            ["(AWS) is not supported", instead],
+        ),
+        (
+            json!({"type": "gdch_service_account", "project": "cAnArY"}),
+            1,
+            [
+                "gdch_service_account are not supported",
+                "gcloud auth application-default login",
+            ],
+        ),
+    ] {
+        fs::write(shell.path().join("account.json"), account.to_string()).unwrap();
+        configure(
+            &shell,
+            r#"(sources: [(name: "vertex", plugin: "vertex-ai", config: { "projects": ["p"], "locations": ["us-central1"] },
+                credentials: { "gcp": Google(file: "account.json") })])"#,
+        );
+        let output = shell.weir(&["check"]);
+        let said = out(&output);
+        assert_eq!(code(&output), code_wanted, "{said}");
+        for words in words {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert!(!said.contains("cAnArY"), "{said}");
+    }
 }

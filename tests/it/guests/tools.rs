@@ -1,7 +1,7 @@
 //! `weir plugin new`, `check`, `test` and `run`, as an author calls them, on guests of all four languages.
 
 use super::server::Server;
-use super::{LANGUAGES, built, guest};
+use super::{LANGUAGES, built, guest, there};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -298,10 +298,7 @@ fn build(dir: &Path, language: &str) -> Option<(i32, String)> {
         _ => None,
     };
     if let Some(tools) = tools {
-        let tools = built().join(tools);
-        if !tools.is_dir() {
-            return None;
-        }
+        let tools = there(built().join(tools))?;
         std::os::unix::fs::symlink(tools, dir.join(".tools")).unwrap();
     }
     let mut command = Command::new("sh");

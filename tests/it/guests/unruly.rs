@@ -5,7 +5,9 @@ use super::{guest, host, ready, spec};
 use serde_json::json;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
-use weir_core::plugin::{CallError, CrashCause, CrashReport, PluginHandle, PluginSpec, Role};
+use weir_core::plugin::{
+    CallError, CrashCause, CrashReport, PluginHandle, PluginSpec, Role, WasmBytes,
+};
 
 /// Opened to do `what`; none where the guest is not built.
 fn unruly(language: &str, what: &str, url: &str) -> Option<PluginSpec> {
@@ -104,6 +106,80 @@ async fn survives(language: &str) {
     }
 }
 
+/// What a guest can do wrong without being stopped: it costs an observation, a page or its words.
+async fn goes_too_far(language: &str) {
+    let nowhere = "http://127.0.0.1:9";
+    let host = host();
+    let Some(spec) = unruly(language, "huge", nowhere) else {
+        return;
+    };
+    let huge = host.open(spec);
+    ready(&huge).await;
+    match huge.poll(None, vec![]).await {
+        Err(CallError::Failed { message, .. }) => {
+            assert!(message.contains("5001 observations"), "{message}");
+        }
+        other => panic!("{language}: no failure but {other:?}"),
+    }
+
+    let detail = host.open(unruly(language, "detail", nowhere).unwrap());
+    ready(&detail).await;
+    let page = detail.poll(None, vec![]).await.unwrap();
+    assert_eq!(page.observations.len(), 1, "{language}");
+    assert_eq!(detail.status().counters.observations_dropped, 1);
+
+    let mut spec = unruly(language, "talk", nowhere).unwrap();
+    // A million calls into the host, on a machine that does much else.
+    spec.limits.cpu_call = Duration::from_secs(600);
+    spec.limits.wall_call = Duration::from_secs(1200);
+    let talk = host.open(spec);
+    ready(&talk).await;
+    talk.poll(None, vec![]).await.unwrap();
+    // A slow machine gets into the next minute.
+    let dropped = talk.status().counters.log_lines_dropped;
+    assert!(
+        (990_000..=999_800).contains(&dropped),
+        "{language}: {dropped}"
+    );
+    assert_eq!(talk.status().strikes, 0);
+
+    let mut spec = unruly(language, "hang", nowhere).unwrap();
+    spec.limits.cpu_open = Duration::from_millis(300);
+    let report = gives_up(&host.open(spec)).await;
+    assert_eq!(
+        (report.call, report.cause),
+        ("open", CrashCause::CpuLimit),
+        "{report}"
+    );
+
+    let mut spec = unruly(language, "fine", nowhere).unwrap();
+    let mute = guest(&format!("{language}-mute")).unwrap();
+    spec.wasm = WasmBytes::File {
+        path: mute,
+        sha256: None,
+    };
+    let report = gives_up(&host.open(spec)).await;
+    assert_eq!(
+        (report.call, report.cause),
+        ("describe", CrashCause::Trap),
+        "{report}"
+    );
+    assert!(
+        report.stderr.contains("the cause in the crash report"),
+        "{report}"
+    );
+}
+
+/// It never gets ready, and is left alone after five strikes.
+async fn gives_up(handle: &PluginHandle) -> CrashReport {
+    let mut status = handle.subscribe();
+    let waiting = status.wait_for(|status| status.state.name() == "quarantined");
+    let found = tokio::time::timeout(Duration::from_secs(300), waiting).await;
+    assert!(found.is_ok(), "not quarantined but {:?}", handle.status());
+    assert_eq!(handle.status().strikes, 5);
+    (*handle.status().last_crash.unwrap()).clone()
+}
+
 async fn crashes_again_after(handle: &PluginHandle, cause: CrashCause) {
     let report = crash(handle).await;
     assert_eq!(report.cause, cause, "{report:?}");
@@ -128,4 +204,14 @@ async fn a_guest_in_javascript_misbehaves_and_nothing_else_does() {
 #[tokio::test]
 async fn a_guest_in_c_misbehaves_and_nothing_else_does() {
     survives("c").await;
+}
+
+#[tokio::test]
+async fn a_guest_in_python_goes_too_far_and_is_cut_short() {
+    goes_too_far("python").await;
+}
+
+#[tokio::test]
+async fn a_guest_in_javascript_goes_too_far_and_is_cut_short() {
+    goes_too_far("js").await;
 }

@@ -19,8 +19,8 @@ async fn answer(
     body: web::Bytes,
     fake: web::Data<Mutex<Fake>>,
 ) -> HttpResponse {
-    if request.path() == "/token" {
-        return token(&body, &mut fake.lock().unwrap());
+    if let Some(answer) = issued(&request, &body, &mut fake.lock().unwrap()) {
+        return answer;
     }
     let authorization = request.headers().get("authorization");
     let authorization = authorization.map(|value| value.to_str().unwrap());
@@ -52,6 +52,60 @@ async fn answer(
     response.body(answer.body)
 }
 
+/// What Google's other servers answer: of tokens, those that are issued here are the only good ones.
+fn issued(request: &HttpRequest, body: &[u8], fake: &mut Fake) -> Option<HttpResponse> {
+    let header = |name: &str| Some(request.headers().get(name)?.to_str().unwrap().to_owned());
+    let json = |text: String| {
+        HttpResponse::Ok()
+            .content_type("application/json")
+            .body(text)
+    };
+    let path = request.path();
+    if path == "/token" {
+        return Some(token(body, fake));
+    }
+    // The machine's own.
+    if path == "/computeMetadata/v1/instance/service-accounts/default/token" {
+        if header("metadata-flavor").as_deref() != Some("Google") {
+            return Some(HttpResponse::Forbidden().finish());
+        }
+        let mut answer = json(bearer(&issue(fake)));
+        let google = actix_web::http::header::HeaderValue::from_static("Google");
+        let flavor = actix_web::http::header::HeaderName::from_static("metadata-flavor");
+        answer.headers_mut().insert(flavor, google);
+        return Some(answer);
+    }
+    // Another issuer's token for one that is good for nothing but the next hop.
+    if path == "/sts" {
+        let form = String::from_utf8_lossy(body);
+        return Some(match form.contains("subject_token=subject-1") {
+            true => json(bearer("federated")),
+            false => HttpResponse::BadRequest().body(r#"{"error": "invalid_grant"}"#),
+        });
+    }
+    if path.ends_with("/sa@x:generateAccessToken") {
+        if header("authorization").as_deref() != Some("Bearer federated") {
+            return Some(HttpResponse::Unauthorized().finish());
+        }
+        let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        let token = issue(fake);
+        return Some(json(format!(
+            r#"{{"accessToken": "{token}", "expireTime": "{expires}"}}"#
+        )));
+    }
+    None
+}
+
+fn issue(fake: &mut Fake) -> String {
+    let token = format!("ya29.issued-{}", fake.tokens.len());
+    fake.tokens.push(token.clone());
+    token
+}
+
+fn bearer(token: &str) -> String {
+    format!(r#"{{"access_token": "{token}", "expires_in": 3599, "token_type": "Bearer"}}"#)
+}
+
 /// Google's token endpoint: a signed assertion for a token, each one another.
 fn token(body: &[u8], fake: &mut Fake) -> HttpResponse {
     let form = String::from_utf8_lossy(body);
@@ -65,13 +119,10 @@ fn token(body: &[u8], fake: &mut Fake) -> HttpResponse {
             .push(format!("a token request of another kind: {form}"));
         return HttpResponse::BadRequest().body(r#"{"error": "invalid_grant"}"#);
     }
-    let token = format!("ya29.issued-{}", fake.tokens.len());
-    fake.tokens.push(token.clone());
+    let token = issue(fake);
     HttpResponse::Ok()
         .content_type("application/json")
-        .body(format!(
-            r#"{{"access_token": "{token}", "expires_in": 3599, "token_type": "Bearer"}}"#
-        ))
+        .body(bearer(&token))
 }
 
 impl Server {

@@ -137,6 +137,11 @@ pub fn receiver_subject(receiver: &str) -> String {
     format!("receiver {receiver}")
 }
 
+/// The subject of its plugin's trouble, which that receiver is not told about either.
+pub fn handler_subject(receiver: &str) -> String {
+    format!("handler {receiver}")
+}
+
 /// What happened to one execution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExecutionFact {

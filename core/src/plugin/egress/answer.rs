@@ -84,6 +84,9 @@ fn retry_after(value: &str, now: jiff::Timestamp) -> Option<Duration> {
 
 pub(super) fn connection_failure(error: reqwest::Error) -> Failure {
     let error = error.without_url();
+    if error.is_timeout() && error.is_connect() {
+        return transient("connect", "no connection within `http_connect`".into());
+    }
     let mut causes = Vec::new();
     let mut source = error.source();
     let mut tls = false;

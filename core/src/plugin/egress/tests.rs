@@ -425,23 +425,31 @@ async fn an_answer_that_changes_between_check_and_connect_changes_nothing() {
 
 #[tokio::test]
 async fn a_redirect_comes_back_and_is_not_followed() {
-    let (secret_port, secret) = server(OK);
-    let answer = format!(
-        "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:{secret_port}/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    );
-    let (port, _asked) = server(&answer);
-    let url = format!("http://127.0.0.1:{port}");
-    let egress = egress(&[&url]);
-    let response = egress.send(get(&url), &mut 0).await.unwrap();
-    assert_eq!(response.status, 302);
-    let location = response.headers.iter().find(|(name, _)| name == "location");
-    assert_eq!(
-        location.unwrap().1,
-        format!("http://127.0.0.1:{secret_port}/")
-    );
-    assert!(secret.try_recv().is_err());
-    let failure = egress.fetch(get(&url), &mut 0).await.unwrap_err();
-    assert_eq!(failure.kind, Some(FailureKind::Permanent));
+    let (denied_port, denied) = server(OK);
+    for target in [
+        format!("http://127.0.0.1:{denied_port}/"),
+        "http://169.254.169.254/computeMetadata/v1/".to_owned(),
+        "//metadata.google.internal/".to_owned(),
+        "/elsewhere".to_owned(),
+    ] {
+        for status in [301, 302, 303, 307, 308] {
+            let answer = format!(
+                "HTTP/1.1 {status} X\r\nlocation: {target}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            let (port, asked) = server(&answer);
+            let url = format!("http://127.0.0.1:{port}");
+            let egress = egress(&[&url]);
+            let response = egress.send(get(&url), &mut 0).await.unwrap();
+            assert_eq!(response.status, status);
+            let location = response.headers.iter().find(|(name, _)| name == "location");
+            assert_eq!(location.unwrap().1, target);
+            assert_eq!(egress.requests(), 1);
+            assert!(asked.recv().is_ok() && asked.try_recv().is_err());
+            let failure = egress.fetch(get(&url), &mut 0).await.unwrap_err();
+            assert_eq!(failure.kind, Some(FailureKind::Permanent));
+        }
+    }
+    assert!(denied.try_recv().is_err());
 }
 
 /// The variables must be there before the process starts, so the test runs itself once more.

@@ -12,6 +12,11 @@ use super::jwt::Signer;
 const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
 const METADATA_URL: &str = "http://metadata.google.internal";
 
+/// What works where a file asks for what weir does not do.
+const INSTEAD: &str = "What works: a program of yours that keeps a fresh token in a file (or serves it at a URL), and \
+    `gcloud iam workload-identity-pools create-cred-config` with --credential-source-file (or -url); \
+    or the key of a service account";
+
 /// Who asks for tokens, and where.
 pub(super) enum Account {
     Service {
@@ -165,7 +170,8 @@ impl Account {
                 })
             }
             "external_account_authorized_user" | "gdch_service_account" => Err(format!(
-                "credentials of the type {} are not supported",
+                "credentials of the type {} are not supported; those of a service account, of a user \
+                 (`gcloud auth application-default login`) and of a workload identity pool are",
                 file.r#type
             )),
             "" => Err("the field `type` is missing".into()),
@@ -262,12 +268,14 @@ fn subject(source: CredentialSource) -> Result<Subject, String> {
         _ => None,
     };
     if source.executable.is_some() {
-        return Err(
-            "`credential_source.executable` is not supported: weir starts no programs".into(),
-        );
+        return Err(format!(
+            "`credential_source.executable` is not supported: weir starts no programs. {INSTEAD}"
+        ));
     }
     if source.environment_id.is_some() {
-        return Err("`credential_source.environment_id` (AWS) is not supported".into());
+        return Err(format!(
+            "`credential_source.environment_id` (AWS) is not supported: weir signs no requests to AWS. {INSTEAD}"
+        ));
     }
     match (source.file, source.url) {
         (Some(path), _) => Ok(Subject::File { path, field }),

@@ -349,4 +349,27 @@ fn a_job_named_like_a_template_asks_for_nothing() {
     assert_eq!(defused("x {{secret:key}} y"), "x {{ secret:key}} y");
     assert_eq!(defused("{{{secret:key}}"), "{{{ secret:key}}");
     assert_eq!(defused("{{ secret:key}}"), "{{ secret:key}}");
+    assert_eq!(defused("{{name}} {secret:key}"), "{{name}} {secret:key}");
+    // Guests drop what is not seen: each of these was a template once they did.
+    for hidden in [
+        "\u{200b}",
+        "\u{ad}",
+        "\0",
+        "\u{1b}",
+        "\n",
+        "\u{feff}\u{2066}",
+        "\u{301}",
+    ] {
+        let shown = |text: &str| text.replace(hidden, "");
+        for text in [
+            "{h{secret:key}}",
+            "{{hsecret:key}}",
+            "{{secrhet:key}}",
+            "{{secreth:key}}",
+        ] {
+            let text = text.replacen('h', hidden, 1);
+            assert_eq!(shown(&defused(&text)), "{{ secret:key}}", "{text:?}");
+        }
+    }
+    assert_eq!(defused("{{SECRET:key}}").to_lowercase(), "{{ secret:key}}");
 }
