@@ -135,3 +135,49 @@ fn every_example_is_named_in_a_test() {
         .collect();
     check(&wrong);
 }
+
+/// The names in the tables of dependencies of a manifest, as code writes them.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let mut named = Vec::new();
+    let mut within = false;
+    for line in manifest.lines() {
+        if let Some(table) = line.strip_prefix('[') {
+            within = table.ends_with("dependencies]") && !table.starts_with("workspace.");
+        } else if within && let Some((name, _)) = line.split_once(['.', ' ', '=']) {
+            named.push(name.replace('-', "_"));
+        }
+    }
+    named.retain(|name| !name.is_empty() && !name.starts_with('#'));
+    named
+}
+
+#[test]
+fn every_dependency_is_used() {
+    let mut wrong = Vec::new();
+    for manifest in all_files()
+        .into_iter()
+        .filter(|path| path.ends_with("Cargo.toml"))
+    {
+        let folder = manifest.parent().unwrap();
+        let mut own = Vec::new();
+        files(folder, &mut own);
+        // What stands below another manifest is another package.
+        let nested: Vec<PathBuf> = own
+            .iter()
+            .filter(|path| path.ends_with("Cargo.toml") && **path != manifest)
+            .map(|path| path.parent().unwrap().to_path_buf())
+            .collect();
+        let code: String = own
+            .iter()
+            .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+            .filter(|path| !nested.iter().any(|folder| path.starts_with(folder)))
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        let named = dependencies(&std::fs::read_to_string(&manifest).unwrap());
+        let unused = |name: &String| !code.contains(&format!("{name}::"));
+        for name in named.into_iter().filter(unused) {
+            wrong.push(format!("{} names {name}", short(&manifest)));
+        }
+    }
+    check(&wrong);
+}
