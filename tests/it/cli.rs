@@ -2,6 +2,7 @@
 
 mod daemon;
 mod plugins;
+mod streams;
 
 use serde_json::{Value, json};
 use std::fs;
