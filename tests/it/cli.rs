@@ -1,6 +1,7 @@
 //! The binary as people call it: what it prints where, and the exit code.
 
 mod daemon;
+mod logs;
 mod plugins;
 mod streams;
 
