@@ -3,7 +3,7 @@
 mod control;
 #[expect(dead_code, reason = "the plugin's own tests use all of it")]
 pub(crate) mod fake;
-mod server;
+pub(crate) mod server;
 
 use crate::corridor::{all, until};
 use crate::faults::{alerts, configured, count, polled, view};
@@ -49,7 +49,7 @@ async fn watch_as(server: &Server, interval: &str, credential: &str, more: &str)
 }
 
 /// Milliseconds since the epoch.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap()
 }
 
