@@ -54,7 +54,7 @@ pub struct Cli {
         value_name = "URL"
     )]
     url: Option<Url>,
-    /// The file with the daemon's token, for what reaches a provider [default: of a daemon on this machine, its own]
+    /// The file with the daemon's token, for what acts [default: of a daemon on this machine, its own]
     #[arg(
         long,
         global = true,
@@ -132,7 +132,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The daemon to ask for something that reaches a provider.
+    /// The daemon to ask for something that only who has its token may ask.
     async fn acting_daemon(&self) -> Result<(Client, Local), CliError> {
         let (client, local) = self.daemon()?;
         let file = match &self.token_file {

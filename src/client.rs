@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A refusal is quoted up to this length.
 const QUOTE_LEN_MAX: usize = 600;
-/// A provider may take its time with a job.
+/// A provider or a receiver may take its time.
 const ACT_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Why the daemon could not be asked, or what it said instead.
@@ -68,7 +68,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Something to be done at a provider.
+/// Something to be done, for which the token is needed.
 #[derive(Clone, Debug, Default)]
 pub struct Act {
     pub key: Option<String>,
@@ -177,7 +177,7 @@ impl Client {
         self.send(Method::DELETE, path, &[], None).await
     }
 
-    /// Asks for something to be done at a provider. What became of it is an answer too, when it was not done.
+    /// Asks for something to be done, with the token. What became of it is an answer too, when it was not done.
     pub async fn act(&self, path: &str, act: Act) -> Result<Value, ClientError> {
         let mut request = self.http.post(self.join(path)?).timeout(ACT_TIMEOUT);
         if let Some(Token(token)) = &self.token {

@@ -163,6 +163,7 @@ fn store_source(handle: &JournalHandle) -> SourceId {
         suspect: false,
         configured: true,
         forgotten_before: None,
+        complete_round: None,
     };
     let id = row.id;
     let commit = SourceCommit {

@@ -9,12 +9,13 @@ pub use live::{Refresh, StreamObserved};
 
 use crate::clock::Clock;
 use crate::feed::{Feed, PollFailed};
-use crate::journal::{Commit, JournalHandle, SourceCommit, SourceRow};
+use crate::journal::{Commit, CompleteRound, JournalHandle, SourceCommit, SourceRow};
 use crate::registry::{Registry, Route, Routed};
 use crate::supervise::{Guard, Panic, Slot};
 use crate::workflow::{NotRecorded, Seen};
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, ResponseActFuture,
+    ResponseFuture, WrapFuture,
 };
 use jiff::{SignedDuration, Timestamp};
 use live::Pace;
@@ -33,6 +34,8 @@ const SLICE: usize = 500;
 /// Consecutive failures after which a source is called stale.
 const FAILURES_TO_STALE: u32 = 2;
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A complete round is written down this often where nothing else is: what a crash forgets of it only is told late.
+const COMPLETE_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// A far side cannot silence a source for longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
@@ -81,7 +84,7 @@ pub type SharedHealth = Arc<RwLock<SourceHealth>>;
 #[rtype(result = "()")]
 pub struct PollSource;
 
-/// Stop after the poll that is going on.
+/// Stop, and leave the poll that is going on. Answered when everything that is to be stored is on disk.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct StopSource;
@@ -95,6 +98,8 @@ pub struct SourceActor {
     options: SourceOptions,
     state: SourceState,
     rounds: Rounds,
+    /// As it is on disk.
+    stored_round: Option<CompleteRound>,
     feed: Feed,
     journal: JournalHandle,
     registry: Slot<Registry>,
@@ -140,13 +145,17 @@ impl SourceActor {
     ) -> SourceActor {
         let lost_after =
             SignedDuration::try_from(options.lost_after).unwrap_or(SignedDuration::MAX);
-        let rounds = Rounds::new(lost_after, state.unseen_counts, state.open.iter().cloned());
+        let stored_round = state.row.complete_round;
+        let before = stored_round.filter(|round| round.generation != state.row.generation);
+        let rounds = Rounds::new(lost_after, state.unseen_counts, state.open.iter().cloned())
+            .after_change(before.map(|round| round.begun_at));
         let first_round = state.row.first_contact_at.is_none();
         let blind_until = state.row.first_contact_at.is_some().then(|| clock.now());
         SourceActor {
             options,
             state,
             rounds,
+            stored_round,
             feed,
             journal,
             registry,
@@ -165,6 +174,7 @@ impl SourceActor {
 
     fn cycle(&mut self) -> ResponseActFuture<Self, Polled> {
         self.busy = true;
+        self.rounds.begin_poll(self.clock.now());
         let feed = self.feed.clone();
         let cursor = self.state.cursor.clone();
         let open = self.rounds.open(OPEN_MAX);
@@ -225,9 +235,10 @@ impl SourceActor {
                     .blind_until
                     .zip(job.finished)
                     .is_some_and(|(until, end)| end < until);
+                let first = self.first_round || self.rounds.is_history(&job);
                 let contact = Contact {
-                    first: self.first_round,
-                    late: late && !self.first_round,
+                    first,
+                    late: late && !first,
                 };
                 Some(Routed {
                     key: key(&job.id, &job.run),
@@ -324,6 +335,11 @@ impl SourceActor {
         let changed = self.state.cursor != page.cursor || row.first_contact_at.is_none();
         row.first_contact_at.get_or_insert(now);
         row.contact_at = Some(now);
+        let complete = end.complete.map(|begun_at| CompleteRound {
+            generation: row.generation,
+            begun_at,
+        });
+        row.complete_round = complete.or(row.complete_round);
         self.state.cursor.clone_from(&page.cursor);
         let mut events = Vec::new();
         if row.stale_since.take().is_some() {
@@ -337,13 +353,27 @@ impl SourceActor {
         if end.suspicion_cleared && std::mem::take(&mut row.suspect) {
             events.push(SourceEvent::SuspicionCleared);
         }
-        let nothing = events.is_empty() && !changed;
+        let nothing = events.is_empty() && !changed && !self.round_is_due();
         let stored = (!nothing).then(|| self.store(events));
+        if stored.is_some() {
+            self.stored_round = self.state.row.complete_round;
+        }
         async move {
             match stored {
                 Some(stored) => stored.await,
                 None => Ok(()),
             }
+        }
+    }
+
+    /// Whether the newest complete round has to be written down for its own sake.
+    fn round_is_due(&self) -> bool {
+        match (self.stored_round, self.state.row.complete_round) {
+            (Some(stored), Some(newest)) => {
+                stored.generation != newest.generation
+                    || newest.begun_at.duration_since(stored.begun_at) >= COMPLETE_EVERY
+            }
+            (stored, newest) => stored.is_none() && newest.is_some(),
         }
     }
 
@@ -535,11 +565,19 @@ impl Handler<Blinded> for SourceActor {
 }
 
 impl Handler<StopSource> for SourceActor {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: StopSource, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: StopSource, ctx: &mut Self::Context) -> Self::Result {
         use actix::ActorContext;
         ctx.stop();
+        let untold = self.stored_round != self.state.row.complete_round;
+        let stored = untold.then(|| self.store(Vec::new()));
+        Box::pin(async move {
+            // Where it cannot be written, an older one counts.
+            if let Some(stored) = stored {
+                drop(stored.await);
+            }
+        })
     }
 }
 

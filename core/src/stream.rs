@@ -45,7 +45,7 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug)]
 pub struct StreamOptions {
     /// After this much silence a ping is sent; after as much again the connection is given up. Server-sent events have
-    /// no ping: there a connection whose far side vanished without a word is not noticed, and the polls go on.
+    /// no ping: there the kernel asks, by TCP keepalive. A far side that lives and says nothing stays connected.
     pub silence: Duration,
     pub backoff_base: Duration,
     pub backoff_max: Duration,

@@ -1,4 +1,4 @@
-//! Who may act: requests that reach a provider carry weir's token, on this machine too.
+//! Who may act: requests that reach a provider or a receiver, or change a plugin, carry weir's token, on this machine too.
 
 use super::ApiState;
 use super::errors::Problem;

@@ -294,7 +294,7 @@ impl Problem {
         let found = if wrong {
             "the token that was sent is not weir's"
         } else {
-            "what reaches a provider needs weir's token, and none was sent"
+            "what reaches a provider or a receiver, or changes a plugin, needs weir's token, and none was sent"
         };
         let detail = format!(
             "{found}; send `authorization: Bearer TOKEN` with what is in the file `cli.token` of weir's data directory \

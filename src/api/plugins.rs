@@ -4,7 +4,7 @@ use super::errors::{Problem, echo};
 use super::params::Params;
 use super::sources::{PAGING, page};
 use super::views::{Page, PluginView};
-use super::{ApiState, View};
+use super::{ApiState, View, auth};
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path};
 
@@ -28,6 +28,7 @@ pub(super) async fn resume(
     state: Data<ApiState>,
     name: Path<String>,
 ) -> View<PluginView> {
+    auth::require(&request, &state)?;
     Params::of(&request, &[])?;
     let was = find(&state, &name)?;
     state.monitor.resume_plugin(&name);

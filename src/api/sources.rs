@@ -3,7 +3,7 @@
 use super::errors::{Problem, echo};
 use super::params::Params;
 use super::views::{Page, ReceiverView, SourceView, TestView};
-use super::{ApiState, View};
+use super::{ApiState, View, auth};
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path};
 use std::time::Instant;
@@ -61,6 +61,7 @@ pub(super) async fn test_receiver(
     state: Data<ApiState>,
     name: Path<String>,
 ) -> View<TestView> {
+    auth::require(&request, &state)?;
     Params::of(&request, &[])?;
     let began = Instant::now();
     let tested = state.monitor.test_receiver(&name).await?;

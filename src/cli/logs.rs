@@ -4,8 +4,8 @@ use super::Context;
 use super::exit::{CliError, Exit};
 use super::human::{Local, one_line, scrub};
 use super::printer::{Printer, Tone};
-use crate::client::Client;
 use crate::client::view::{Execution, LogLine};
+use crate::client::{Client, ClientError};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -13,8 +13,12 @@ use std::time::Duration;
 const PAGE: usize = 500;
 /// Without `--follow` or `--tail` no more than this is printed.
 const LINES_MAX: usize = 100_000;
+/// Answers without a line, one after the other, that say there is more.
+const EMPTY_MAX: usize = 100;
 /// How often new lines are asked for.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// With `--follow`: looks in vain, one after the other, before it is given up.
+const FAILURES_MAX: u32 = 30;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -24,8 +28,8 @@ pub struct Args {
     #[arg(short, long, conflicts_with = "tail")]
     follow: bool,
     /// Only the last N lines
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
-    tail: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    tail: Option<u16>,
     /// One JSON document per line
     #[arg(long)]
     json: bool,
@@ -34,74 +38,152 @@ pub struct Args {
 pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
     let (client, local) = ctx.daemon()?;
     let execution = super::status::execution(&client, &args.id).await?;
-    let id = execution["id"].as_str().unwrap_or_default().to_owned();
     let mut reader = Reader {
         client,
-        path: format!("api/executions/{id}/logs"),
+        id: execution["id"].as_str().unwrap_or_default().to_owned(),
         cursor: None,
+        empty: 0,
     };
     let mut show = Show {
         printer: &mut ctx.printer,
         local,
         json: args.json,
     };
-    if let Some(tail) = args.tail {
-        let query = [
-            ("direction", "backward".to_owned()),
-            ("limit", tail.to_string()),
-        ];
-        let page = reader.client.raw(&reader.path, &query).await?;
-        show.lines(page["items"].as_array())?;
-        return Ok(Exit::Ok);
+    match args.tail {
+        Some(tail) => show.lines(&reader.tail(usize::from(tail)).await?)?,
+        None if args.follow => follow(&mut reader, &mut show).await?,
+        None => whole(&mut reader, &mut show).await?,
     }
+    Ok(Exit::Ok)
+}
+
+async fn whole(reader: &mut Reader, show: &mut Show<'_>) -> Result<(), CliError> {
     let mut printed = 0;
     loop {
-        // Looked at before the lines are: what was written until its end is read then.
-        let over = !args.follow || reader.is_over(&id).await?;
-        loop {
-            let page = reader.next().await?;
-            let items = page["items"].as_array();
-            printed += items.map_or(0, Vec::len);
-            show.lines(items)?;
-            if page["more"] != true {
-                break;
-            }
-            if !args.follow && printed >= LINES_MAX {
-                show.printer.warning(format_args!(
-                    "there is more than {LINES_MAX} lines; --follow goes on, --tail shows the end"
-                ));
-                return Ok(Exit::Ok);
-            }
+        let page = reader.next(FORWARD, PAGE).await?;
+        printed += page.items.len();
+        show.lines(&page.items)?;
+        if !page.more {
+            return Ok(());
         }
-        if over {
-            return Ok(Exit::Ok);
+        if printed >= LINES_MAX {
+            show.printer.warning(format_args!(
+                "there is more than {LINES_MAX} lines; --follow goes on, --tail shows the end"
+            ));
+            return Ok(());
+        }
+    }
+}
+
+/// Goes on until the execution is over; a provider, or a daemon, that is gone for a while is waited for.
+async fn follow(reader: &mut Reader, show: &mut Show<'_>) -> Result<(), CliError> {
+    let mut failures = 0;
+    loop {
+        match catch_up(reader, show).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => failures = 0,
+            Err(error) if is_passing(&error) && failures < FAILURES_MAX => {
+                if failures == 0 {
+                    show.printer.warning(format_args!("{error}; trying again"));
+                }
+                failures += 1;
+            }
+            Err(error) => return Err(error),
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
-/// Reads forward from where it was.
+/// Shows what is new. True: nothing more will come.
+async fn catch_up(reader: &mut Reader, show: &mut Show<'_>) -> Result<bool, CliError> {
+    // Looked at before the lines are: what was written until its end is read then.
+    let over = reader.is_over().await?;
+    loop {
+        let page = reader.next(FORWARD, PAGE).await?;
+        show.lines(&page.items)?;
+        if !page.more {
+            return Ok(over);
+        }
+    }
+}
+
+fn is_passing(error: &CliError) -> bool {
+    matches!(
+        error,
+        CliError::Client(
+            ClientError::Refused {
+                status: 502..=504,
+                ..
+            } | ClientError::NoDaemon { .. }
+                | ClientError::Broken(_)
+        )
+    )
+}
+
+const FORWARD: &str = "forward";
+const BACKWARD: &str = "backward";
+
+/// Reads on from where it was, always in one direction.
 struct Reader {
     client: Client,
-    path: String,
+    /// Of the execution.
+    id: String,
     cursor: Option<String>,
+    /// Answers in a row that had no line.
+    empty: usize,
+}
+
+/// One answer: its lines in the order of time.
+struct Lines {
+    items: Vec<Value>,
+    more: bool,
 }
 
 impl Reader {
-    async fn next(&mut self) -> Result<Value, CliError> {
-        let mut query = vec![("limit", PAGE.to_string())];
+    async fn next(&mut self, direction: &str, limit: usize) -> Result<Lines, CliError> {
+        let mut query = vec![
+            ("direction", direction.to_owned()),
+            ("limit", limit.to_string()),
+        ];
         query.extend(self.cursor.clone().map(|cursor| ("cursor", cursor)));
-        let page = self.client.raw(&self.path, &query).await?;
+        let path = format!("api/executions/{}/logs", self.id);
+        let mut page = self.client.raw(&path, &query).await?;
+        let more = page["more"] == true;
+        let items = match page["items"].take() {
+            Value::Array(items) => items,
+            _ => Vec::new(),
+        };
         if let Some(next) = page["next_cursor"].as_str() {
             self.cursor = Some(next.to_owned());
-        } else if page["more"] == true {
+        } else if more {
             return Err(CliError::failed("the log goes on, but nobody says where"));
         }
-        Ok(page)
+        self.empty = if items.is_empty() { self.empty + 1 } else { 0 };
+        if more && self.empty > EMPTY_MAX {
+            return Err(CliError::failed(
+                "the log is said to go on, but nothing comes",
+            ));
+        }
+        Ok(Lines { items, more })
     }
 
-    async fn is_over(&self, id: &str) -> Result<bool, CliError> {
-        let path = format!("api/executions/{id}");
+    /// The last lines; a provider's pages may be shorter than that.
+    async fn tail(&mut self, count: usize) -> Result<Vec<Value>, CliError> {
+        let mut pages = Vec::new();
+        let mut missing = count;
+        while missing > 0 {
+            let page = self.next(BACKWARD, missing).await?;
+            missing = missing.saturating_sub(page.items.len());
+            pages.push(page.items);
+            if !page.more {
+                break;
+            }
+        }
+        Ok(pages.into_iter().rev().flatten().collect())
+    }
+
+    async fn is_over(&self) -> Result<bool, CliError> {
+        let path = format!("api/executions/{}", self.id);
         let execution: Execution = self.client.get(&path, &[]).await?;
         Ok(!execution.is_active())
     }
@@ -114,8 +196,8 @@ struct Show<'a> {
 }
 
 impl Show<'_> {
-    fn lines(&mut self, items: Option<&Vec<Value>>) -> Result<(), CliError> {
-        for item in items.into_iter().flatten() {
+    fn lines(&mut self, items: &[Value]) -> Result<(), CliError> {
+        for item in items {
             if self.json {
                 self.printer.ndjson(item)?;
                 continue;

@@ -5,8 +5,9 @@ use super::exit::{CliError, Exit};
 use super::human::one_line;
 use super::printer::Tone;
 use super::table::Table;
+use crate::client::Act;
 use crate::client::view::{Receiver, ReceiverTest};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const RECEIVERS_MAX: usize = 1000;
 
@@ -79,11 +80,9 @@ async fn test(ctx: &mut Context, name: &str, json: bool) -> Result<Exit, CliErro
             "a receiver is named as in monitor.ron; `weir receiver list` shows them",
         ));
     }
-    let (client, _) = ctx.daemon()?;
+    let (client, _) = ctx.acting_daemon().await?;
     let path = format!("api/receivers/{name}/test");
-    let answer = client
-        .post(&path, &Value::Object(Default::default()))
-        .await?;
+    let answer = client.act(&path, Act::default()).await?;
     let test: ReceiverTest = client.view(answer.clone())?;
     let exit = if test.delivered {
         Exit::Ok

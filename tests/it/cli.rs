@@ -3,7 +3,9 @@
 mod canary;
 mod daemon;
 mod google;
+mod logs;
 mod plugins;
+mod streams;
 
 use serde_json::{Value, json};
 use std::fs;

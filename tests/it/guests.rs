@@ -5,7 +5,7 @@
 
 mod example;
 mod figures;
-mod server;
+pub(crate) mod server;
 mod tools;
 mod unruly;
 

@@ -1,6 +1,7 @@
 //! Streams of a source: a real guest, a real websocket server, the real monitor.
 
 mod far;
+mod vanished;
 
 use crate::corridor::{all, until};
 use crate::recordings::settings;

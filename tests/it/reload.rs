@@ -4,6 +4,10 @@ use crate::corridor::{Bench, all, until};
 use crate::delivery::{Answer, Far, ends, ledger, tried, with_bench};
 use crate::faults::{alerts, configured, count, next, polled, serve, view};
 use crate::recordings::settings;
+use crate::vertex::fake::{Fault as VertexFault, job};
+use crate::vertex::now;
+use crate::vertex::server::Server;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use weir::replay::{Fault, ReplayServer};
@@ -155,6 +159,106 @@ async fn a_changed_source_is_a_new_generation_with_a_new_cursor() {
     assert_eq!(row(&monitor).generation, 2);
     assert!(alerts(&monitor, "lost").is_empty());
     monitor.shutdown().await;
+}
+
+/// A Vertex AI that is watched in these places.
+fn places(server: &Server, token: &Path, places: &str) -> String {
+    let (url, token) = (server.url(), token.display());
+    format!(
+        r#"(sources: [(name: "vertex", plugin: "vertex-ai", poll_interval: "100ms",
+            credentials: {{ "gcp": Bearer(file: "{token}", origins: ["{url}"]) }},
+            config: {{ "projects": ["demo"], "locations": {places}, "kinds": ["custom_jobs"],
+                       "base_url": "{url}", "logging_url": "{url}" }})], alerts: ({RULES}))"#
+    )
+}
+
+#[actix_web::test]
+async fn what_ended_long_before_a_wider_view_is_history_and_what_nobody_saw_end_is_told_late() {
+    let server = Server::start();
+    let failed = |id: &str, created| {
+        job(
+            "06-failed-exit-code",
+            "customJobs",
+            "europe-west4",
+            id,
+            created,
+        )
+    };
+    server.with(|fake| {
+        let running = job("03-running-t4", "customJobs", "us-central1", "seen", now());
+        fake.jobs = vec![running, failed("old", now() - 3_600_000)];
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let start = async |text: &str| {
+        let mut config = configured(text);
+        config.data_dir = dir.path().join("data");
+        Monitor::start(config).await.unwrap()
+    };
+    let token = dir.path().join("token");
+    std::fs::write(&token, "ya29.good").unwrap();
+    let narrow = places(&server, &token, r#"["us-central1"]"#);
+    let wide = places(&server, &token, r#"["us-central1", "europe-west4"]"#);
+    let monitor = start(&narrow).await;
+    until(&monitor, "a round", |m| {
+        count(m, Status::Running) == 1 && view(m, "vertex").health.last_ok_at.is_some()
+    })
+    .await;
+    // Nobody gets an answer any more; then two end, one in the old view and one in the new.
+    server.with(|fake| {
+        fake.fault(
+            "customJobs",
+            VertexFault::Status(503, "error-503".into()),
+            u32::MAX,
+        );
+    });
+    until(&monitor, "no contact", |m| {
+        view(m, "vertex").health.consecutive_failures > 0
+    })
+    .await;
+    server.with(|fake| {
+        fake.set("seen", "JOB_STATE_FAILED", now());
+        let mut missed = failed("missed", now() - 60_000);
+        missed["endTime"] = serde_json::json!(crate::vertex::fake::stamp(now()));
+        fake.jobs.insert(0, missed);
+    });
+    monitor.reload(settings(&wide)).await.unwrap();
+    // The change is remembered over a restart, until there was a look.
+    monitor.shutdown().await;
+    drop(monitor);
+    let monitor = start(&wide).await;
+    server.with(|fake| fake.faults.clear());
+    until(&monitor, "all three", |m| {
+        m.clock().advance(Duration::from_secs(1));
+        count(m, Status::Failed) == 3
+    })
+    .await;
+    monitor.settled().await;
+    let imported = |id: &str| {
+        let end = format!("/{id}");
+        let found = all(&monitor)
+            .into_iter()
+            .find(|e| e.record.key.external_id.ends_with(&end));
+        found.unwrap().record.imported
+    };
+    assert_eq!(
+        ["old", "missed", "seen"].map(imported),
+        [true, false, false]
+    );
+    until(&monitor, "told", |m| {
+        alerts(m, "failed")
+            .iter()
+            .map(|alert| alert.count)
+            .sum::<i64>()
+            == 2
+    })
+    .await;
+    assert!(
+        alerts(&monitor, "failed")
+            .iter()
+            .all(|a| a.title.ends_with("(late)"))
+    );
+    monitor.shutdown().await;
+    server.stop().await;
 }
 
 #[actix_web::test]

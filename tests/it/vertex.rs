@@ -49,7 +49,7 @@ async fn watch_as(server: &Server, interval: &str, credential: &str, more: &str)
 }
 
 /// Milliseconds since the epoch.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap()
 }
 

@@ -23,6 +23,11 @@ pub struct Rounds {
     /// Cancelled through weir: their absence is what was asked for.
     leaving: HashSet<JobRef>,
     pages: u32,
+    /// When the round under way was begun.
+    begun_at: Option<Timestamp>,
+    /// The configuration before this one told of everything in its view that had ended by then. None once this one has
+    /// seen everything of its own.
+    told_before: Option<Timestamp>,
     suspect_since: Option<Timestamp>,
     /// The newest time without contact, from its first failed poll to the first good one.
     outage: Option<(Timestamp, Timestamp)>,
@@ -52,6 +57,8 @@ pub struct LostJob {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoundEnd {
     pub lost: Vec<LostJob>,
+    /// It saw everything: when it was begun. What had ended by then is told.
+    pub complete: Option<Timestamp>,
     /// So many vanished together that it is not believed yet: (missing, of).
     pub suspect: Option<(u32, u32)>,
     pub suspicion_cleared: bool,
@@ -77,9 +84,32 @@ impl Rounds {
             gone: HashSet::new(),
             leaving: HashSet::new(),
             pages: 0,
+            begun_at: None,
+            told_before: None,
             suspect_since: None,
             outage: None,
             failing_since: None,
+        }
+    }
+
+    /// A change of the configuration: `complete`, the beginning of the last round in which the one before saw everything.
+    #[must_use]
+    pub fn after_change(mut self, complete: Option<Timestamp>) -> Rounds {
+        self.told_before = complete;
+        self
+    }
+
+    /// Whether a job that is seen for the first time is no news: it had ended when the configuration before last saw
+    /// everything, which would have told of it, had it been in its view. So it was never to be told of.
+    pub fn is_history(&self, job: &Job) -> bool {
+        let ended = self.told_before.zip(job.finished);
+        ended.is_some_and(|(told, end)| end < told)
+    }
+
+    /// A poll begins, perhaps a round with it.
+    pub fn begin_poll(&mut self, now: Timestamp) {
+        if self.pages == 0 {
+            self.begun_at = Some(now);
         }
     }
 
@@ -195,6 +225,8 @@ impl Rounds {
         self.pages = 0;
         let mut end = RoundEnd::default();
         if coverage == Coverage::Complete {
+            end.complete = self.begun_at.or(Some(now));
+            self.told_before = None;
             for (reference, job) in &mut self.open {
                 let counts = self.unseen_counts || job.last_seen.is_some();
                 if counts && !mentioned.contains(reference) {
@@ -577,6 +609,70 @@ mod tests {
         let mut r = Rounds::new(SignedDuration::from_secs(60), true, open);
         round(&mut r, 0, vec![]);
         assert_eq!(round(&mut r, 60, vec![]).lost.len(), 1);
+    }
+
+    fn ended(id: &str, second: i64) -> Job {
+        match job(id, JobState::Failed) {
+            Observation::Job(mut job) => {
+                job.finished = Some(at(second));
+                *job
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn after_a_changed_configuration_what_ended_before_the_last_complete_round_is_history() {
+        let mut r = rounds().after_change(Some(at(100)));
+        assert!(r.is_history(&ended("old", 99)));
+        // Nobody looked since then, whatever the configuration.
+        assert!(!r.is_history(&ended("missed", 100)));
+        assert!(!r.is_history(&ended("new", 500)));
+        // Nobody knows when: it is told rather than not.
+        let Observation::Job(timeless) = job("timeless", JobState::Failed) else {
+            unreachable!()
+        };
+        assert!(!r.is_history(&timeless));
+        // A round that did not see everything, and one that failed, change nothing about it.
+        r.begin_poll(at(600));
+        assert_eq!(r.end_round(Coverage::Partial, at(601)).complete, None);
+        r.failed(at(610));
+        assert!(r.is_history(&ended("behind a fault", 99)));
+        r.begin_poll(at(620));
+        assert_eq!(
+            r.end_round(Coverage::Complete, at(630)).complete,
+            Some(at(620))
+        );
+        assert!(!r.is_history(&ended("found later", 99)));
+    }
+
+    #[test]
+    fn without_a_change_nothing_is_history() {
+        assert!(!rounds().is_history(&ended("a", 1)));
+    }
+
+    #[test]
+    fn a_round_of_many_pages_began_with_its_first_one() {
+        let mut r = rounds();
+        let page = |coverage| Page {
+            observations: vec![],
+            cursor: None,
+            coverage,
+        };
+        r.begin_poll(at(0));
+        assert!(r.acknowledge(&page(Coverage::More), at(5)));
+        r.begin_poll(at(6));
+        assert!(!r.acknowledge(&page(Coverage::Complete), at(9)));
+        assert_eq!(r.end_round(Coverage::Complete, at(9)).complete, Some(at(0)));
+        // A round that broke off begins anew.
+        r.begin_poll(at(20));
+        r.acknowledge(&page(Coverage::More), at(21));
+        r.failed(at(22));
+        r.begin_poll(at(30));
+        assert_eq!(
+            r.end_round(Coverage::Complete, at(31)).complete,
+            Some(at(30))
+        );
     }
 
     #[test]

@@ -191,6 +191,17 @@ pub struct SourceRow {
     pub configured: bool,
     /// Jobs older than this are ignored: retention deleted them. Only ever raised.
     pub forgotten_before: Option<Timestamp>,
+    /// As of the last commit; of an older generation until this one has seen everything.
+    pub complete_round: Option<CompleteRound>,
+}
+
+/// A round that saw everything of a source.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CompleteRound {
+    /// Of the configuration that made it.
+    pub generation: i64,
+    /// What had ended by then was told.
+    pub begun_at: Timestamp,
 }
 
 /// What the alert router decided, in one transaction with its cursor.

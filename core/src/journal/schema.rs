@@ -4,7 +4,7 @@
 pub(super) const APPLICATION_ID: i64 = 0x7765_6972;
 
 /// One entry per version, from 1.
-pub(super) const MIGRATIONS: &[&str] = &[V1, V2];
+pub(super) const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 /// The file's name inside the data directory.
 pub(super) const FILE_NAME: &str = "weir.db";
@@ -224,4 +224,10 @@ CREATE INDEX control_requests_key ON control_requests (source, key) WHERE key IS
 CREATE INDEX control_requests_execution ON control_requests (execution) WHERE execution IS NOT NULL;
 CREATE INDEX control_requests_new ON control_requests (new_execution) WHERE new_execution IS NOT NULL;
 CREATE INDEX control_requests_answer ON control_requests (id) WHERE answer IS NOT NULL;
+";
+
+/// The newest round in which a source's configuration saw everything: both or none.
+const V3: &str = "
+ALTER TABLE sources ADD COLUMN complete_generation INTEGER;
+ALTER TABLE sources ADD COLUMN complete_at INTEGER;
 ";

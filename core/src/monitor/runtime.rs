@@ -48,6 +48,8 @@ use weir_model::id::{ExecutionSeq, RunKey, Seq, SourceId};
 use weir_model::observation::JobRef;
 use weir_model::status::Status;
 
+/// For a source to store what it has to when it stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// Notifications a listener may fall behind before it loses the oldest.
 const NOTIFICATIONS: usize = 1024;
 
@@ -106,13 +108,14 @@ pub(super) struct RunningSource {
 }
 
 impl RunningSource {
-    /// Nothing more is asked or listened to.
-    fn begin_stop(&self) {
+    /// Nothing more is asked or listened to, and what its actor had to store is on disk, or will not be.
+    async fn stop(&self) {
         self.stopping.begin();
         if let Some(watching) = &self.watching {
             watching.stop();
         }
-        self.slot.signal(StopSource);
+        let stopped = self.slot.ask(StopSource);
+        let _ = tokio::time::timeout(STOP_PATIENCE, stopped).await;
     }
 }
 
@@ -891,6 +894,7 @@ impl Runtime {
             suspect: false,
             configured: true,
             forgotten_before: None,
+            complete_round: None,
         });
         if unchanged {
             return Ok((row, false));
@@ -1053,9 +1057,8 @@ impl Runtime {
 
     /// Upstream first: nothing new comes in, what is under way is finished, then the journal closes.
     async fn stop(self) {
-        for source in read(&self.shared.sources).values() {
-            source.begin_stop();
-        }
+        let sources = read(&self.shared.sources);
+        futures::future::join_all(sources.values().map(RunningSource::stop)).await;
         self.stopping.begin();
         self.deadman.borrow().begin();
         for receiver in read(&self.shared.receivers).values() {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod connect;
+mod keepalive;
 mod pin;
 mod request;
 mod rule;

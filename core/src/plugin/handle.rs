@@ -263,7 +263,8 @@ impl PluginHandle {
         self.call(|reply| Order::Endpoints { reply }).await
     }
 
-    /// Pushes frames of one connection in: at most 64, of 256 KiB together. They wait behind a poll under way.
+    /// Pushes frames of one connection in: at most 64, of 256 KiB together. They wait behind a poll under way, which
+    /// goes by what frames told the same instance.
     pub async fn on_frames(
         &self,
         endpoint: String,

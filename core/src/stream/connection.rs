@@ -111,11 +111,13 @@ pub(super) async fn open(
     plugin: &PluginHandle,
     endpoint: &Endpoint,
     resume: Arc<Resume>,
+    silence: Duration,
 ) -> Result<Connection, NotOpened> {
     let mut request = StreamRequest {
         url: endpoint.url.clone(),
         headers: endpoint.headers.clone(),
         credential: endpoint.credential.clone(),
+        silence,
     };
     match endpoint.protocol {
         Protocol::Websocket => {

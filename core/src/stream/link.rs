@@ -97,7 +97,8 @@ impl Link {
 
     async fn open(&self) -> Result<Connection, NotOpened> {
         let resume = Arc::clone(&self.resume);
-        let opening = connection::open(&self.ctx.plugin, &self.endpoint, resume);
+        let silence = self.options().silence;
+        let opening = connection::open(&self.ctx.plugin, &self.endpoint, resume, silence);
         timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| {
             let late = format!("no connection within {CONNECT_TIMEOUT:?}");
             Err(NotOpened::passing(late))

@@ -188,7 +188,11 @@ fn a_store_of_the_first_release_is_brought_up_to_date_and_a_copy_is_kept() {
     drop((handle, journal));
     let connection = Connection::open(fixture.file()).unwrap();
     connection
-        .execute_batch("DROP TABLE control_requests")
+        .execute_batch(
+            "DROP TABLE control_requests;
+             ALTER TABLE sources DROP COLUMN complete_generation;
+             ALTER TABLE sources DROP COLUMN complete_at;",
+        )
         .unwrap();
     connection.pragma_update(None, "user_version", 1).unwrap();
     drop(connection);

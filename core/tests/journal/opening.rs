@@ -96,7 +96,7 @@ fn a_store_of_a_newer_weir_is_refused() {
         .unwrap();
     drop(connection);
     let text = fixture.try_open().unwrap_err().to_string();
-    let expected = "was written by weir 0.4.0 (schema 7), this is weir 0.1.0 (schema 2)";
+    let expected = "was written by weir 0.4.0 (schema 7), this is weir 0.1.0 (schema 3)";
     assert!(text.contains(expected), "{text}");
 }
 
@@ -135,7 +135,7 @@ fn the_file_says_whose_it_is() {
             .unwrap()
     };
     assert_eq!(pragma("application_id"), 0x7765_6972);
-    assert_eq!(pragma("user_version"), 2);
+    assert_eq!(pragma("user_version"), 3);
     assert_eq!(pragma("auto_vacuum"), 2);
     drop(journal);
 }

@@ -89,6 +89,7 @@ pub(crate) fn source(now: Timestamp) -> Commit {
             suspect: false,
             configured: true,
             forgotten_before: None,
+            complete_round: None,
         },
         cursor: None,
         events: Vec::new(),

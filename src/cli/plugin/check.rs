@@ -1,5 +1,6 @@
 //! `weir plugin check`: whether a file fits, and whether it behaves when its far side does not.
 
+mod credential;
 mod far_side;
 mod sample;
 
@@ -7,15 +8,17 @@ use super::super::Context;
 use super::super::exit::{CliError, Exit};
 use super::super::printer::{Printer, Tone};
 use super::workbench;
+use crate::paths::Paths;
 use far_side::{FarSide, Mood};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use weir_core::plugin::{
-    AllowRule, CallError, Credential, Examined, Limits, PluginHandle, PluginHost, PluginSpec, Role,
-    Scheme, Secret, WasmBytes,
+    AllowRule, CallError, Examined, Limits, PluginHandle, PluginHost, PluginSpec, Role, WasmBytes,
 };
 use weir_model::alert::notification::AlertStatus;
+use weir_model::config::CredentialKind;
 use weir_model::observation::{Coverage, FailureKind, JobRef};
 
 /// An answer in which most handlers find what they look for.
@@ -30,8 +33,14 @@ pub(super) struct Args {
     /// The plugin: a component, or the core module that cargo makes
     file: PathBuf,
     /// Its `config` as JSON, or @FILE; its URLs are turned to a far side of weir's own [default: made from the schema]
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", conflicts_with = "entry")]
     config: Option<String>,
+    /// Take config and kinds of credentials of this source or receiver of the configuration; no secret of it is read
+    #[arg(long, value_name = "NAME")]
+    entry: Option<String>,
+    /// The configuration that --entry is taken from [default: the one that `weir run` would use]
+    #[arg(long, value_name = "FILE", requires = "entry")]
+    from: Option<PathBuf>,
     /// What the far side answers with status 200, or @FILE
     #[arg(long, value_name = "TEXT")]
     answer: Option<String>,
@@ -66,7 +75,10 @@ pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError
         )?;
     }
     for (_, role) in roles.into_iter().filter(|(there, _)| *there) {
-        Check::new(&host, args, role)?.run(&mut report).await?;
+        let given = Given::of(args, &ctx.paths, role)?;
+        Check::new(&host, args, role, given)?
+            .run(&mut report)
+            .await?;
     }
     report.end(args)
 }
@@ -143,17 +155,52 @@ impl Report<'_> {
     }
 }
 
+/// What the command line gives the plugin.
+struct Given {
+    config: Option<Value>,
+    /// By name.
+    credentials: BTreeMap<String, CredentialKind>,
+}
+
+impl Given {
+    fn of(args: &Args, paths: &Paths, role: Role) -> Result<Given, CliError> {
+        let subject = workbench::Subject {
+            file: args.file.clone(),
+            config: args.config.clone(),
+            entry: args.entry.clone(),
+            from: args.from.clone(),
+        };
+        let Some((_, entry)) = subject.entry(paths, role)? else {
+            return Ok(Given {
+                config: subject.config()?,
+                credentials: BTreeMap::new(),
+            });
+        };
+        let kinds = entry.credentials.into_iter();
+        Ok(Given {
+            config: Some(entry.config),
+            credentials: kinds.map(|(name, it)| (name, it.kind)).collect(),
+        })
+    }
+}
+
 /// One role of one file, against the built-in far side.
 struct Check<'a> {
     host: &'a PluginHost,
     args: &'a Args,
     role: Role,
+    given: Given,
     far: FarSide,
     answer: String,
 }
 
 impl<'a> Check<'a> {
-    fn new(host: &'a PluginHost, args: &'a Args, role: Role) -> Result<Check<'a>, CliError> {
+    fn new(
+        host: &'a PluginHost,
+        args: &'a Args,
+        role: Role,
+        given: Given,
+    ) -> Result<Check<'a>, CliError> {
         let answer = match args.answer.as_deref() {
             None if role == Role::Source => "[]".to_owned(),
             None => ANSWER.to_owned(),
@@ -168,6 +215,7 @@ impl<'a> Check<'a> {
             host,
             args,
             role,
+            given,
             answer,
         })
     }
@@ -190,8 +238,10 @@ impl<'a> Check<'a> {
         };
         let opened = self.host.open(self.spec(config.clone(), self.far.origin()));
         if let Err(error) = opened.ready().await {
-            let hint = match self.args.config {
-                None => " (give it a config that works: --config JSON)",
+            let hint = match self.given.config {
+                None => {
+                    " (give it a config that works: --config JSON, or --entry NAME with its credentials)"
+                }
                 Some(_) => "",
             };
             let words = last_words(&opened);
@@ -221,6 +271,7 @@ impl<'a> Check<'a> {
             "describe",
             &format!("{} {}", manifest.name, manifest.version),
         )?;
+        self.credentials(report)?;
         let parsed = manifest.config_schema.as_deref();
         let schema = match parsed.map(serde_json::from_str::<Value>).transpose() {
             Ok(schema) => schema,
@@ -229,7 +280,7 @@ impl<'a> Check<'a> {
                 None
             }
         };
-        let config = self.config(schema.as_ref())?;
+        let config = self.config(schema.as_ref());
         let Some(schema) = schema else {
             report.note("schema", "none: nobody can see what `config` may hold")?;
             return Ok(Some(config));
@@ -244,31 +295,47 @@ impl<'a> Check<'a> {
         Ok(Some(config))
     }
 
-    /// The given one turned to the built-in far side, else one as the schema wants it.
-    fn config(&self, schema: Option<&Value>) -> Result<Value, CliError> {
-        let origin = self.far.origin();
-        let subject = workbench::Subject {
-            file: self.args.file.clone(),
-            config: self.args.config.clone(),
-            entry: None,
-            from: None,
+    fn credentials(&self, report: &mut Report<'_>) -> Result<(), CliError> {
+        let named = |(name, kind): (&String, &CredentialKind)| match kind {
+            CredentialKind::Google(_) => format!("{name}: Google, with a token of this far side"),
+            kind => format!("{name}: {}", credential::word(kind)),
         };
-        Ok(match (subject.config()?, schema) {
-            (Some(given), _) => sample::turned(&given, origin),
+        let named: Vec<String> = self.given.credentials.iter().map(named).collect();
+        if named.is_empty() {
+            return Ok(());
+        }
+        let said = format!("{}; the secrets are made up", named.join(", "));
+        report.good("credentials", &said)
+    }
+
+    /// The given one turned to the built-in far side, else one as the schema wants it.
+    fn config(&self, schema: Option<&Value>) -> Value {
+        let origin = self.far.origin();
+        let config = match (&self.given.config, schema) {
+            (Some(given), _) => given.clone(),
             (None, Some(schema)) => sample::of_schema(schema, origin).unwrap_or_else(|| json!({})),
             (None, None) => json!({ "url": format!("{origin}/check") }),
-        })
+        };
+        let config = match schema {
+            Some(schema) => sample::with_addresses(&config, schema),
+            None => config,
+        };
+        sample::turned(&config, origin)
     }
 
     fn spec(&self, config: Value, origin: &str) -> PluginSpec {
         let mut spec = workbench::spec(&self.args.file, self.role, config);
         let rules: Vec<AllowRule> = AllowRule::parse(origin).into_iter().collect();
-        spec.allow = rules.clone();
+        spec.allow = rules;
         // After a crash the next call finds it open again.
         spec.limits.backoff_base = Duration::from_millis(1);
+        let mut kinds = self.given.credentials.clone();
         for name in sample::credentials(&spec.config) {
-            let scheme = Scheme::Bearer(Secret::new("a-secret-of-the-check"));
-            if let Ok(credential) = Credential::new(scheme, rules.clone()) {
+            kinds.entry(name).or_insert(CredentialKind::Bearer);
+        }
+        for (name, kind) in kinds {
+            // Every kind takes its made-up secret.
+            if let Ok(credential) = credential::made_up(&kind, origin, &self.far) {
                 spec.credentials.insert(name, credential);
             }
         }

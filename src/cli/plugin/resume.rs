@@ -3,8 +3,8 @@
 use super::super::Context;
 use super::super::exit::{CliError, Exit};
 use super::address;
+use crate::client::Act;
 use crate::client::view::Plugin;
-use serde_json::json;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -16,9 +16,9 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
-    let (client, _) = ctx.daemon()?;
     let path = format!("{}/resume", address(&args.name)?);
-    let answer = client.post(&path, &json!({})).await?;
+    let (client, _) = ctx.acting_daemon().await?;
+    let answer = client.act(&path, Act::default()).await?;
     if args.json {
         ctx.printer.json(&answer)?;
         return Ok(Exit::Ok);

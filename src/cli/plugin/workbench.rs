@@ -4,6 +4,7 @@ use super::super::Context;
 use super::super::exit::CliError;
 use super::super::settings;
 use crate::bundled::BUNDLED;
+use crate::paths::Paths;
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use weir_core::plugin::{
     AllowRule, CallError, HostOptions, Limits, PluginHost, PluginSpec, Role, WasmBytes,
 };
 use weir_model::alert::notification::{AlertStatus, Notification, NotifiedAlert, Severity};
+use weir_model::config::PluginEntry;
 use weir_model::observation::{Coverage, FailureKind, Observation, Page};
 
 /// How often the file is looked at with `--watch`.
@@ -58,13 +60,16 @@ impl Subject {
         }
     }
 
-    /// The file with everything that it is given.
-    pub(super) fn spec(&self, ctx: &Context, role: Role) -> Result<PluginSpec, CliError> {
+    /// The source or receiver of the configuration that was named, if one was.
+    pub(super) fn entry(
+        &self,
+        paths: &Paths,
+        role: Role,
+    ) -> Result<Option<(String, PluginEntry)>, CliError> {
         let Some(name) = &self.entry else {
-            let config = self.config()?.unwrap_or_else(|| json!({}));
-            return Ok(spec(&self.file, role, config));
+            return Ok(None);
         };
-        let loaded = settings::load(self.from.as_deref(), &ctx.paths)
+        let loaded = settings::load(self.from.as_deref(), paths)
             .map_err(|error| CliError::usage(error.to_string()))?;
         let config = loaded.config;
         let source = config
@@ -87,6 +92,15 @@ impl Subject {
                 role_word(role)
             ))
         })?;
+        Ok(Some((name.clone(), entry.clone())))
+    }
+
+    /// The file with everything that it is given.
+    pub(super) fn spec(&self, ctx: &Context, role: Role) -> Result<PluginSpec, CliError> {
+        let Some((name, entry)) = self.entry(&ctx.paths, role)? else {
+            let config = self.config()?.unwrap_or_else(|| json!({}));
+            return Ok(spec(&self.file, role, config));
+        };
         let bundled: Vec<BundledPlugin> = BUNDLED
             .iter()
             .map(|bundled| BundledPlugin {
@@ -94,7 +108,7 @@ impl Subject {
                 bytes: bundled.bytes,
             })
             .collect();
-        let mut spec = plugin_spec(name, name, entry, role, Uuid::nil(), &bundled)
+        let mut spec = plugin_spec(&name, &name, &entry, role, Uuid::nil(), &bundled)
             .map_err(|error| CliError::usage(error.to_string()))?;
         // The file of the command line is tried, whatever the entry names.
         spec.wasm = wasm(&self.file);

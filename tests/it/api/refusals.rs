@@ -82,6 +82,46 @@ async fn what_is_too_large_is_refused_with_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_tests_a_receiver_or_resumes_a_plugin_without_the_token() {
+    let read = r#"(alerts: (receivers: [
+        (name: "hook", handler: "webhook", config: { "url": "http://127.0.0.1:9/hook" }),
+    ]))"#;
+    let read = crate::faults::configured(read);
+    let stage = Stage::with(|config| {
+        config.settings.alerts = read.settings.alerts;
+        config.bundled = read.bundled;
+    })
+    .await;
+    let token = weir::token::path(stage.monitor().data_dir());
+    let bearer = format!(
+        "authorization: Bearer {}",
+        weir::token::read(&token).unwrap()
+    );
+    for path in ["/api/receivers/log/test", "/api/plugins/hook/resume"] {
+        let none = stage.ask("POST", path, &[], "").await;
+        check(&none, 401, "cli.token");
+        assert!(none.header("www-authenticate").is_some());
+        let wrong = "authorization: Bearer 0123456789abcdef0123456789abcdef";
+        check(
+            &stage.ask("POST", path, &[wrong], "").await,
+            401,
+            "not weir's",
+        );
+        let good = stage.ask("POST", path, &[&bearer], "").await;
+        assert_eq!(good.status, 200, "{path}: {}", good.body);
+    }
+    // Who may not act does not learn what there is.
+    let unknown = "/api/plugins/nobody/resume";
+    check(&stage.ask("POST", unknown, &[], "").await, 401, "token");
+    check(
+        &stage.ask("POST", unknown, &[&bearer], "").await,
+        404,
+        "nobody",
+    );
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn odd_methods_and_addresses_are_answered_in_the_same_way() {
     let stage = Stage::new().await;
     let unreadable = stage.get("/api/executions/%FF").await;

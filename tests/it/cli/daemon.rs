@@ -19,11 +19,17 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) fn start(shell: &Shell, args: &[&str]) -> Daemon {
+        Daemon::with(shell, args, &[])
+    }
+
+    /// With variables of the environment: there are no others.
+    pub(super) fn with(shell: &Shell, args: &[&str], variables: &[(&str, &str)]) -> Daemon {
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
             .arg("run")
             .args(args)
             .env_clear()
             .env("HOME", shell.path())
+            .envs(variables.iter().copied())
             .current_dir(shell.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

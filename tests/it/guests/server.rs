@@ -6,34 +6,34 @@ use std::sync::{Arc, Mutex};
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
     /// Names in lower case.
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(found, _)| found == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Server {
-    pub(super) origin: String,
+pub(crate) struct Server {
+    pub(crate) origin: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
     /// `answer` makes status and body of each request.
-    pub(super) fn start(answer: impl Fn(&Request) -> (u16, String) + Send + 'static) -> Server {
+    pub(crate) fn start(answer: impl Fn(&Request) -> (u16, String) + Send + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -57,7 +57,7 @@ impl Server {
     }
 
     /// What came in since the last call.
-    pub(super) fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut *self.requests.lock().unwrap())
     }
 }

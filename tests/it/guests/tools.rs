@@ -103,6 +103,80 @@ fn a_plugin_that_crashes_or_is_none_fails_the_check() {
     assert!(said.contains("FAIL  contract"), "{said}");
 }
 
+/// A plugin of the binary, as `make plugins` built it.
+fn bundled(name: &str) -> PathBuf {
+    let folder = "plugins/target/wasm32-unknown-unknown/release";
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("{folder}/{name}.wasm"))
+}
+
+/// Their entries as the README has them, with every kind of credential. No secret is there, and none is asked for.
+const ENTRIES: &str = r##"(
+    sources: [
+        (name: "proxied", plugin: "comfyui", config: { "url": "https://render.example", "credential": "proxy" },
+            credentials: { "proxy": Basic(user: "me", env: "NONE", origins: ["https://render.example"]) }),
+        (name: "vertex", plugin: "vertex-ai", allow: ["https://*.googleapis.com"], credentials: { "gcp": Google() },
+            config: { "projects": ["demo"], "locations": ["us-central1"], "base_url": "https://aiplatform.example" }),
+    ],
+    alerts: (receivers: [
+        (name: "bot", handler: "slack", config: { "channel": "#ops" }, allow: ["https://slack.com"],
+            credentials: { "slack": Bearer(env: "NONE", origins: ["https://slack.com"]) }),
+        (name: "incoming", handler: "slack", credentials: { "slack": Url(env: "NONE") }),
+        (name: "discord", handler: "discord", credentials: { "discord": Url(env: "NONE") }),
+        (name: "telegram", handler: "telegram", config: { "chat_id": -1001234567890 },
+            allow: ["https://api.telegram.org"],
+            credentials: { "telegram": Secret(env: "NONE", origins: ["https://api.telegram.org"]) }),
+        (name: "pagerduty", handler: "pagerduty", allow: ["https://events.pagerduty.com"],
+            credentials: { "pagerduty": Secret(env: "NONE", origins: ["https://events.pagerduty.com"]) }),
+        (name: "apprise", handler: "apprise", config: { "url": "http://127.0.0.1:8001", "key": "weir" }),
+        (name: "ntfy", handler: "ntfy", config: { "url": "https://ntfy.sh/my-topic", "credential": "token" },
+            credentials: { "token": Header(name: "x-token", env: "NONE", origins: ["https://ntfy.sh"]) }),
+        (name: "hook", handler: "webhook", config: { "url": "http://127.0.0.1:9100/hook", "credential": "key" },
+            credentials: { "key": StandardWebhooks(env: "NONE", origins: ["http://127.0.0.1:9100"]) }),
+    ]),
+)"##;
+
+#[test]
+fn the_bundled_plugins_pass_the_check_with_the_credentials_of_their_entries() {
+    let home = TempDir::new().unwrap();
+    std::fs::write(home.path().join("monitor.ron"), ENTRIES).unwrap();
+    for (file, entry, kind) in [
+        ("slack", "bot", "slack: Bearer"),
+        ("slack", "incoming", "slack: Url"),
+        ("discord", "discord", "discord: Url"),
+        ("telegram", "telegram", "telegram: Secret"),
+        ("pagerduty", "pagerduty", "pagerduty: Secret"),
+        ("apprise", "apprise", "deliver, 300 alerts"),
+        ("ntfy", "ntfy", "token: Header"),
+        ("webhook", "hook", "key: StandardWebhooks"),
+        ("comfyui", "proxied", "proxy: Basic"),
+        (
+            "vertex_ai",
+            "vertex",
+            "gcp: Google, with a token of this far side",
+        ),
+    ] {
+        let mut command = weir(home.path());
+        command.args(["plugin", "check"]).arg(bundled(file));
+        command.args(["--entry", entry, "--from", "monitor.ron"]);
+        let (code, said) = run(&mut command);
+        assert_eq!(code, 0, "{entry}: {said}");
+        for part in [kind, ", 500", ", slow", "ok    limits"] {
+            assert!(said.contains(part), "{entry}, {part}: {said}");
+        }
+        assert!(!said.contains("a-secret-of-the-check"), "{entry}: {said}");
+    }
+    for (args, wanted) in [
+        (&["--entry", "nobody"][..], "has no receiver `nobody`"),
+        (&["--entry", "bot", "--config", "{}"], "cannot be used with"),
+    ] {
+        let mut command = weir(home.path());
+        command.args(["plugin", "check"]).arg(bundled("slack"));
+        let (code, said) = run(command.args(args).args(["--from", "monitor.ron"]));
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(wanted), "{said}");
+    }
+}
+
 /// Needs no compiler: a few lines of WebAssembly text.
 #[test]
 fn a_handler_that_calls_a_500_delivered_fails_the_check() {

@@ -1,7 +1,7 @@
 //! Rows other than executions: sources, alerts, the outbox, checkpoints and samples.
 
 use super::{PAGE_MAX, ReadError, Reader, Result};
-use crate::journal::{AlertRow, OutboxRow, OutboxState, SampleRow, SourceRow};
+use crate::journal::{AlertRow, CompleteRound, OutboxRow, OutboxState, SampleRow, SourceRow};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Params, Row, params};
 use serde::de::DeserializeOwned;
@@ -18,7 +18,7 @@ pub struct CheckpointRow {
 }
 
 const SOURCE: &str = "SELECT id, name, plugin, generation, config_hash, created_at, first_contact_at, contact_at, \
-     stale_since, stale_error, suspect, configured, forgotten_before FROM sources";
+     stale_since, stale_error, suspect, configured, forgotten_before, complete_generation, complete_at FROM sources";
 const ALERT: &str = "SELECT id, uuid, fingerprint, rule, severity, status, title, body, labels, annotations, since, \
      ends, updated_at, count, executions, acknowledged_by, acknowledged_at, state FROM alerts";
 const OUTBOX: &str = "SELECT id, alert, key, receiver, payload, state, attempts, created_at, next_attempt_at, \
@@ -248,6 +248,13 @@ pub(super) fn bounded(limit: usize) -> i64 {
     i64::try_from(limit.min(PAGE_MAX)).unwrap_or(0)
 }
 
+fn complete_round(generation: Option<i64>, at: Option<i64>) -> Option<CompleteRound> {
+    Some(CompleteRound {
+        generation: generation?,
+        begun_at: optional_timestamp(at)?,
+    })
+}
+
 fn source(row: &Row<'_>) -> Result<SourceRow> {
     Ok(SourceRow {
         id: SourceId(row.get(0)?),
@@ -263,6 +270,7 @@ fn source(row: &Row<'_>) -> Result<SourceRow> {
         suspect: row.get(10)?,
         configured: row.get(11)?,
         forgotten_before: optional_timestamp(row.get(12)?),
+        complete_round: complete_round(row.get(13)?, row.get(14)?),
     })
 }
 

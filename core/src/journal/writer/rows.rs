@@ -44,13 +44,15 @@ impl Batch<'_> {
         self.connection
             .prepare_cached(
                 "INSERT INTO sources (id, workspace_id, name, plugin, generation, config_hash, created_at,
-                 first_contact_at, contact_at, stale_since, stale_error, suspect, configured, forgotten_before)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                 first_contact_at, contact_at, stale_since, stale_error, suspect, configured, forgotten_before,
+                 complete_generation, complete_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
                  ON CONFLICT (id) DO UPDATE SET name = excluded.name, plugin = excluded.plugin,
                  generation = excluded.generation, config_hash = excluded.config_hash,
                  first_contact_at = excluded.first_contact_at, contact_at = excluded.contact_at,
                  stale_since = excluded.stale_since, stale_error = excluded.stale_error,
                  suspect = excluded.suspect, configured = excluded.configured,
+                 complete_generation = excluded.complete_generation, complete_at = excluded.complete_at,
                  forgotten_before = max(ifnull(forgotten_before, excluded.forgotten_before), ifnull(excluded.forgotten_before, forgotten_before))",
             )?
             .execute(params![
@@ -68,6 +70,8 @@ impl Batch<'_> {
                 row.suspect,
                 row.configured,
                 micros(row.forgotten_before),
+                row.complete_round.map(|round| round.generation),
+                micros(row.complete_round.map(|round| round.begun_at)),
             ])?;
         Ok(())
     }

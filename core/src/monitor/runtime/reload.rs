@@ -219,7 +219,7 @@ impl Runtime {
             if wanted == Some(had) && kept != Some(false) {
                 continue;
             }
-            source.begin_stop();
+            source.stop().await;
             if let Some(plugin) = source.plugin.as_ref().filter(|_| kept != Some(true)) {
                 plugin.close().await;
             }

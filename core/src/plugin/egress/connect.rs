@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CACHE_CONTROL, HeaderMap, HeaderValue};
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
+use super::keepalive::KeepAlive;
 use super::request::{Ready, Wanted};
 use super::rule::{HttpScheme, Origin};
 use super::{Egress, Failure, answer, denied, tls, transient};
@@ -26,6 +28,9 @@ pub struct StreamRequest {
     pub url: String,
     pub headers: Vec<(String, String)>,
     pub credential: Option<String>,
+    /// After this much silence the kernel asks whether the far side is still there, and after as much again the
+    /// connection breaks. At least a second.
+    pub silence: Duration,
 }
 
 /// Bytes to and from a far side, TLS already spoken where it is.
@@ -88,7 +93,7 @@ impl Egress {
         self.authorize(&mut ready, None).await?;
         let addresses = self.resolve(&ready.origin, ready.granted).await?;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let tcp = self.dial(&addresses).await?;
+        let tcp = self.dial(&addresses, request.silence).await?;
         let (scheme, socket): (_, Box<dyn Socket>) = match ready.origin.scheme() {
             HttpScheme::Http => ("ws", Box::new(tcp)),
             HttpScheme::Https => ("wss", Box::new(speak_tls(tcp, &ready.origin).await?)),
@@ -127,7 +132,8 @@ impl Egress {
         let fresh = HeaderValue::from_static("no-cache");
         ready.headers.entry(CACHE_CONTROL).or_insert(fresh);
         let addresses = self.resolve(&ready.origin, ready.granted).await?;
-        let client = self.clients.unshared(&ready.origin, addresses)?;
+        let keepalive = KeepAlive::after(request.silence);
+        let client = self.clients.unshared(&ready.origin, addresses, keepalive)?;
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.log_stream("event stream", request, &ready);
         let asked = client
@@ -150,14 +156,21 @@ impl Egress {
     }
 
     /// One address after the other; each has the time that a connection may take.
-    async fn dial(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
+    async fn dial(
+        &self,
+        addresses: &[SocketAddr],
+        silence: Duration,
+    ) -> Result<TcpStream, Failure> {
         let mut failure = transient("connect", "no address".into());
         for address in addresses {
             match timeout(self.limits.http_connect, TcpStream::connect(address)).await {
                 Ok(Ok(tcp)) => {
                     // A frame is to leave when it is written; without it the connection only is a little slower.
                     let _ = tcp.set_nodelay(true);
-                    return Ok(tcp);
+                    match KeepAlive::after(silence).set(&tcp) {
+                        Ok(()) => return Ok(tcp),
+                        Err(error) => failure = transient("connect", error.to_string()),
+                    }
                 }
                 Ok(Err(error)) => failure = transient("connect", error.to_string()),
                 Err(_) => failure = transient("connect", format!("{address} does not answer")),

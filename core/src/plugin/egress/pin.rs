@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolving};
+use reqwest::{Client, ClientBuilder};
 use url::Host;
 
+use super::keepalive::KeepAlive;
 use super::rule::{HttpScheme, Origin};
 use super::{Failure, tls, transient};
 
@@ -71,7 +72,7 @@ impl Clients {
             None => {
                 let pin = PinnedResolver::default();
                 Kept {
-                    client: self.build(origin, &pin)?,
+                    client: built(self.builder(origin, &pin)?)?,
                     origin: origin.clone(),
                     pin,
                 }
@@ -91,19 +92,20 @@ impl Clients {
         &self,
         origin: &Origin,
         addresses: Vec<SocketAddr>,
+        keepalive: KeepAlive,
     ) -> Result<Client, Failure> {
         let pin = PinnedResolver::default();
         pin.set(origin, addresses);
-        self.build(origin, &pin)
+        built(keepalive.build(self.builder(origin, &pin)?))
     }
 
-    fn build(&self, origin: &Origin, pin: &PinnedResolver) -> Result<Client, Failure> {
+    fn builder(&self, origin: &Origin, pin: &PinnedResolver) -> Result<ClientBuilder, Failure> {
         tls::install_crypto();
         let (config, https_only) = match origin.scheme() {
             HttpScheme::Https => (tls::verifying()?.as_ref().clone(), true),
             HttpScheme::Http => (tls::trusting_nobody()?, false),
         };
-        Client::builder()
+        Ok(Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -113,13 +115,15 @@ impl Clients {
             .pool_idle_timeout(Duration::from_secs(60))
             .tls_backend_preconfigured(config)
             .https_only(https_only)
-            .dns_resolver(pin.clone())
-            .build()
-            .map_err(|error| {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                transient("tls", cause.unwrap_or_else(|| error.to_string()))
-            })
+            .dns_resolver(pin.clone()))
     }
+}
+
+fn built(builder: ClientBuilder) -> Result<Client, Failure> {
+    builder.build().map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        transient("tls", cause.unwrap_or_else(|| error.to_string()))
+    })
 }
 
 /// Answers the pinned name with the pinned addresses, and every other name with an error.

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
+/// Where it gives out access tokens, whatever its mood.
+pub(super) const TOKEN_PATH: &str = "/weir-check/token";
+
 /// How it answers every request.
 #[derive(Clone, Debug)]
 pub(super) struct Mood {
@@ -56,6 +59,7 @@ impl FarSide {
             App::new()
                 .app_data(shared.clone())
                 .app_data(web::PayloadConfig::new(32 << 20))
+                .route(TOKEN_PATH, web::post().to(token))
                 .default_service(web::to(answer))
         })
         .workers(1)
@@ -98,6 +102,13 @@ impl FarSide {
 pub(super) fn nobody() -> Result<String, CliError> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     Ok(format!("http://{}", listener.local_addr()?))
+}
+
+/// As an OAuth 2.0 token endpoint.
+async fn token() -> HttpResponse {
+    HttpResponse::Ok().json(serde_json::json!({
+        "access_token": "a-token-of-the-check", "token_type": "Bearer", "expires_in": 3600,
+    }))
 }
 
 async fn answer(state: web::Data<Shared>, _body: web::Bytes) -> HttpResponse {

@@ -14,6 +14,21 @@ pub(super) fn of_schema(schema: &Value, origin: &str) -> Option<Value> {
     Some(Value::Object(config))
 }
 
+/// The config with every address that the plugin would take from its schema: those are turned too, or it would go there.
+pub(super) fn with_addresses(config: &Value, schema: &Value) -> Value {
+    let mut config = config.clone();
+    let properties = schema["properties"].as_object();
+    if let (Some(fields), Some(properties)) = (config.as_object_mut(), properties) {
+        for (name, property) in properties {
+            let default = &property["default"];
+            if default.as_str().is_some_and(is_address) {
+                fields.entry(name).or_insert_with(|| default.clone());
+            }
+        }
+    }
+    config
+}
+
 fn value(name: &str, property: &Value, origin: &str) -> Value {
     let first = |key: &str| property[key].as_array().and_then(|list| list.first());
     if let Some(given) = property
@@ -61,9 +76,19 @@ pub(super) fn turned(config: &Value, origin: &str) -> Value {
     }
 }
 
+/// An absolute http(s) URL.
+fn address(text: &str) -> Option<url::Url> {
+    let url = url::Url::parse(text).ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+}
+
+fn is_address(text: &str) -> bool {
+    address(text).is_some()
+}
+
 fn turned_text(text: &str, origin: &str) -> String {
-    match url::Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+    match address(text) {
+        Some(url) => {
             let query = url
                 .query()
                 .map_or_else(String::new, |query| format!("?{query}"));
@@ -74,7 +99,7 @@ fn turned_text(text: &str, origin: &str) -> String {
             };
             format!("{origin}{path}{query}")
         }
-        _ => text.to_owned(),
+        None => text.to_owned(),
     }
 }
 
@@ -151,6 +176,13 @@ mod tests {
             problems(&schema, &json!({"url": "", "x": 1})).len(),
             4,
             "three missing, one unknown"
+        );
+        let schema = json!({"properties": {
+            "api_url": {"default": "https://example.net/api"}, "url": {"default": "https://h"}, "word": {"default": "w"},
+        }});
+        assert_eq!(
+            with_addresses(&json!({"url": "http://mine"}), &schema),
+            json!({"url": "http://mine", "api_url": "https://example.net/api"})
         );
         let turned = turned(
             &json!({"a": ["https://example.net/x?y=1", "http://h", "text"]}),

@@ -1,5 +1,7 @@
 //! Websockets and event streams take the same way as requests.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -9,6 +11,68 @@ fn stream(url: &str) -> StreamRequest {
         url: url.into(),
         ..StreamRequest::default()
     }
+}
+
+/// When the kernel asks next whether the far side at `port` is still there, of every connection to it that does so.
+fn asked_in(port: u16) -> Vec<Duration> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let hundredth = |hex: &str| Duration::from_millis(u64::from_str_radix(hex, 16).unwrap() * 10);
+    let rows = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_ours = fields[2].ends_with(&format!(":{port:04X}")) && fields[3] == "01";
+        let (timer, when) = fields[5].split_once(':')?;
+        // 02 is keepalive, where nothing was just sent.
+        (is_ours && timer == "02").then(|| hundredth(when))
+    });
+    rows.collect()
+}
+
+/// Waits until nothing is under way on the connection, so that its one timer is the one for keepalive.
+async fn next_asked_in(port: u16) -> Duration {
+    for _ in 0..1000 {
+        if let [when] = asked_in(port)[..]
+            && when > Duration::from_secs(1)
+        {
+            return when;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no connection to {port} is kept alive");
+}
+
+#[tokio::test]
+async fn the_kernel_asks_a_silent_far_side_whether_it_is_still_there() {
+    // It accepts, and says no more than a head.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let held = std::thread::spawn(move || {
+        let mut held: Vec<_> = (0..2).map(|_| listener.accept().unwrap().0).collect();
+        let mut request = Vec::new();
+        while !is_whole(&request) {
+            let mut byte = [0];
+            held[1].read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+        held[1].write_all(head.as_bytes()).unwrap();
+        held
+    });
+    let url = format!("http://127.0.0.1:{port}");
+    let egress = egress(&[&url]);
+    let near = |found: Duration, silence: u64| {
+        let silence = Duration::from_secs(silence);
+        assert!(found <= silence && found + Duration::from_secs(10) > silence);
+    };
+    let silent_for = |seconds| StreamRequest {
+        silence: Duration::from_secs(seconds),
+        ..stream(&url)
+    };
+    let socket = egress.connect(silent_for(70)).await.unwrap();
+    near(next_asked_in(port).await, 70);
+    drop(socket);
+    let events = egress.open_events(silent_for(90)).await.unwrap();
+    near(next_asked_in(port).await, 90);
+    drop((events, held.join().unwrap()));
 }
 
 async fn refused(egress: &Egress, request: StreamRequest) -> Failure {
