@@ -126,6 +126,8 @@ impl Rounds {
             Observation::Job(job) => !unchanged(job),
             Observation::Progress(_) => true,
             Observation::Gone(job) => self.open.contains_key(job),
+            // About no job.
+            Observation::Gauge(_) => false,
         });
         news.cloned().collect()
     }
@@ -146,7 +148,7 @@ impl Rounds {
                 Observation::Gone(job) => {
                     self.gone.insert(job.clone());
                 }
-                Observation::Progress(_) => {}
+                Observation::Progress(_) | Observation::Gauge(_) => {}
             }
         }
     }

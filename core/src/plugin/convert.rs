@@ -34,7 +34,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub(super) struct CheckedPage {
     pub(super) page: Page,
-    /// Why each of the others was left out: (the job's id as far as it can be shown, the rule).
+    /// Why each of the others was left out: (the job's id or the gauge's name as far as it can be shown, the rule).
     pub(super) dropped: Vec<(String, Invalid)>,
 }
 
@@ -109,6 +109,7 @@ fn observed_id(observation: &types::Observation) -> &str {
         types::Observation::Job(job) => &job.id,
         types::Observation::Progress(progress) => &progress.id,
         types::Observation::Gone(job_ref) => &job_ref.id,
+        types::Observation::Gauge(gauge) => &gauge.name,
     }
 }
 
