@@ -377,3 +377,44 @@ async fn the_memory_of_its_devices_is_shown_and_forgotten_when_contact_is_lost()
     assert!(!metrics.contains("weir_provider_"), "{metrics}");
     daemon.stop().await;
 }
+
+#[test]
+fn the_companion_is_installed_for_the_only_comfyui_of_the_configuration_that_weir_runs_with() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(path("ComfyUI/custom_nodes")).unwrap();
+    let config = r#"(sources: [(name: "studio", plugin: "comfyui", config: { "url": "http://127.0.0.1:8188" })])"#;
+    std::fs::write(path("elsewhere.ron"), config).unwrap();
+    let install = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.args(["companion", "install", "ComfyUI", "--token-file", "token"]);
+        command
+            .env_clear()
+            .env("HOME", folder.path())
+            .current_dir(folder.path());
+        command
+    };
+    let without = install().output().unwrap();
+    assert_eq!(
+        without.status.code(),
+        Some(2),
+        "there is no configuration to look in"
+    );
+    for with in ["WEIR_CONFIG", "--config"] {
+        let mut command = install();
+        match with {
+            "--config" => command.args(["--config", "elsewhere.ron"]),
+            name => command.env(name, path("elsewhere.ron")),
+        };
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{with}: {said}");
+        let told = path("ComfyUI/custom_nodes/weir_companion/companion.json");
+        let told: Value = serde_json::from_slice(&std::fs::read(&told).unwrap()).unwrap();
+        assert_eq!(
+            told["url"],
+            "http://127.0.0.1:8000/api/sources/studio/progress"
+        );
+        std::fs::remove_dir_all(path("ComfyUI/custom_nodes/weir_companion")).unwrap();
+    }
+}
