@@ -46,7 +46,7 @@ pub(super) fn page(page: jobs::Page, gauge: &Gauge) -> Result<CheckedPage, Failu
         jobs::Coverage::More => Coverage::More,
         jobs::Coverage::Partial => Coverage::Partial,
         // What was left out was mentioned after all: calling it missing would be a lie.
-        jobs::Coverage::Complete if !dropped.is_empty() => Coverage::Partial,
+        jobs::Coverage::Complete if dropped.iter().any(is_about_a_job) => Coverage::Partial,
         jobs::Coverage::Complete => Coverage::Complete,
     };
     let page = Page {
@@ -55,6 +55,10 @@ pub(super) fn page(page: jobs::Page, gauge: &Gauge) -> Result<CheckedPage, Failu
         coverage,
     };
     Ok(CheckedPage { page, dropped })
+}
+
+fn is_about_a_job((_, invalid): &(String, Invalid)) -> bool {
+    !matches!(invalid, Invalid::Gauge(_))
 }
 
 /// A result that cannot be used; the far side may send another one next time.

@@ -223,7 +223,6 @@ fn a_workflow_comes_from_the_graph_else_from_the_configuration() {
 
 #[test]
 fn a_dead_worker_is_told_with_its_evidence_and_a_busy_one_is_not() {
-    use comfyui::bindings::exports::weir::plugin::streams::{Frame, Message};
     for has_jobs in [true, false] {
         let fake = Fake::new(has_jobs);
         fake.running.borrow_mut().push(item(300, json!({})));
