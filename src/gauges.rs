@@ -44,17 +44,16 @@ pub fn words(gauges: &[Shown<'_>]) -> Vec<(String, String)> {
 
 /// The name without its unit, and the value with it.
 fn plain(name: &str, value: f64) -> (String, String) {
-    let units: [(&str, fn(f64) -> String); 3] = [
-        ("_bytes", |bytes| human::bytes(bytes.max(0.0) as u64)),
-        ("_ratio", |ratio| format!("{:.0} %", 100.0 * ratio)),
-        ("_seconds", human::duration),
-    ];
-    for (suffix, shown) in units {
-        if let Some(what) = name.strip_suffix(suffix) {
-            return (what.replace('_', " "), shown(value));
-        }
-    }
-    (name.replace('_', " "), value.to_string())
+    let (what, shown) = if let Some(what) = name.strip_suffix("_bytes") {
+        (what, human::bytes(value.max(0.0) as u64))
+    } else if let Some(what) = name.strip_suffix("_ratio") {
+        (what, format!("{:.0} %", 100.0 * value))
+    } else if let Some(what) = name.strip_suffix("_seconds") {
+        (what, human::duration(value))
+    } else {
+        (name, value.to_string())
+    };
+    (what.replace('_', " "), shown)
 }
 
 #[cfg(test)]

@@ -265,7 +265,8 @@ mod tests {
             ["a", "b", "c", "d", "e", "f", "g", "h", "i"],
         );
         let many: Vec<(&str, &str)> = many.iter().map(|name| (*name, "")).collect();
-        let cases: [(&str, &[(&str, &str)], f64, GaugeError); 14] = [
+        type Labels<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, Labels<'_>, f64, GaugeError); 14] = [
             ("", &[], 0.0, GaugeError::Name),
             (&long, &[], 0.0, GaugeError::Name),
             ("Gpu_bytes", &[], 0.0, GaugeError::Name),

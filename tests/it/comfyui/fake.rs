@@ -119,7 +119,7 @@ impl State {
         let running = self.running.clone().unwrap();
         let broadcast = ["progress", "progress_state"];
         match running[3]["client_id"].as_str() {
-            Some(client) => self.send(&client.to_owned(), frame),
+            Some(client) => self.send(client, frame),
             None if broadcast.iter().any(|kind| frame["type"] == *kind) => {
                 let all: Vec<String> = self.sockets.keys().cloned().collect();
                 for client in all {
