@@ -4,6 +4,7 @@ pub mod bundled;
 pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod gauges;
 pub mod paths;
 pub mod replay;
 pub mod token;

@@ -6,6 +6,7 @@
 mod plugin;
 mod text;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use weir_model::alert::notification::Severity;
 use weir_model::id::{SourceId, WorkflowId};
 use weir_model::metrics::histogram::EXPOSED_BOUNDS;
 use weir_model::metrics::{Histogram, Metrics};
+use weir_model::observation::Gauge;
 
 pub use self::plugin::PluginSample;
 use self::text::{Buckets, Exposition, Kind};
@@ -22,6 +24,8 @@ use crate::sampler::{ResourceSample, Usage};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Workflows with series of their own.
 pub const WORKFLOWS_MAX: usize = 200;
+/// Before the names of gauges that sources tell.
+const PROVIDER_PREFIX: &str = "weir_provider_";
 /// The label of all others.
 const OTHER: &str = "other";
 
@@ -60,6 +64,9 @@ pub struct SourceSample {
     pub poll_duration: Option<Duration>,
     /// None: it has no streams.
     pub stream: Option<StreamSample>,
+    /// What it told of its provider beside jobs.
+    pub gauges: Vec<Gauge>,
+    pub gauges_refused: u64,
 }
 
 /// The streams of one source together.
@@ -137,6 +144,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     durations(&mut to, snapshot);
     sources(&mut to, &snapshot.sources);
     streams(&mut to, &snapshot.sources);
+    providers(&mut to, &snapshot.sources);
     journal(&mut to, snapshot);
     notifications(&mut to, snapshot);
     plugin::render(&mut to, &snapshot.plugins);
@@ -154,7 +162,7 @@ fn executions(to: &mut Exposition, snapshot: &Snapshot<'_>) {
     let metrics = snapshot.metrics;
     let named = named_workflows(snapshot);
     // All of `other` is one series for each source and status, so it is summed before it is written.
-    let mut others = std::collections::BTreeMap::new();
+    let mut others = BTreeMap::new();
     let mut family = to.counter(
         "weir_executions_total",
         "Executions that ended, by the status they reached.",
@@ -220,7 +228,7 @@ fn executions(to: &mut Exposition, snapshot: &Snapshot<'_>) {
 }
 
 /// The oldest workflows by their keys. A key that is cut, or is `other` itself, gets its number.
-fn named_workflows(snapshot: &Snapshot<'_>) -> std::collections::BTreeMap<WorkflowId, String> {
+fn named_workflows(snapshot: &Snapshot<'_>) -> BTreeMap<WorkflowId, String> {
     let mut taken = std::collections::HashSet::from([OTHER.to_owned()]);
     let ids = snapshot.metrics.workflows.keys().take(WORKFLOWS_MAX);
     let named = ids.map(|id| {
@@ -402,6 +410,38 @@ fn streams(to: &mut Exposition, sources: &[SourceSample]) {
         "Frames that the plugin was not told since the start; polls make up for them.",
         |stream| stream.dropped,
     );
+}
+
+/// What sources told of their providers. No name of weir's own begins with this prefix, so none can be taken.
+fn providers(to: &mut Exposition, sources: &[SourceSample]) {
+    let mut families: BTreeMap<&str, Vec<(&str, &Gauge)>> = BTreeMap::new();
+    for source in sources {
+        for gauge in &source.gauges {
+            let family = families.entry(gauge.name()).or_default();
+            family.push((&source.name, gauge));
+        }
+    }
+    for (name, series) in families {
+        let name = format!("{PROVIDER_PREFIX}{name}");
+        let mut family = to.gauge(
+            &name,
+            "What the plugin of a source last told of its provider.",
+        );
+        for (source, gauge) in series {
+            let own = gauge.labels().iter();
+            let own = own.map(|(label, value)| (label.as_str(), value.as_str()));
+            let labels: Vec<(&str, &str)> =
+                std::iter::once(("source", source)).chain(own).collect();
+            family.sample(&labels, gauge.value());
+        }
+    }
+    let mut family = to.counter(
+        "weir_source_gauges_refused_total",
+        "Values of providers that were not kept since the start: their source has too many series.",
+    );
+    for source in sources {
+        family.count(&[("source", &source.name)], source.gauges_refused);
+    }
 }
 
 fn journal(to: &mut Exposition, snapshot: &Snapshot<'_>) {

@@ -1,10 +1,12 @@
 //! The source actor: polls one provider, routes what changed, and says when contact is lost.
 
 mod control;
+mod gauges;
 mod live;
 
 pub(crate) use control::bare;
 pub use control::{Announce, ExpectToLeave, Look};
+pub use gauges::{Gauges, ToldGauge};
 pub use live::{Refresh, StreamObserved};
 
 use crate::clock::Clock;
@@ -75,6 +77,8 @@ pub struct SourceHealth {
     pub suspect: bool,
     pub open_jobs: usize,
     pub next_poll_at: Option<Timestamp>,
+    /// What the source last told of its provider beside jobs.
+    pub gauges: Gauges,
 }
 
 pub type SharedHealth = Arc<RwLock<SourceHealth>>;
@@ -203,6 +207,7 @@ impl SourceActor {
     /// Routes a page, waits until all of it is durable, then stores its cursor.
     fn take(&mut self, mut page: Page) -> ResponseActFuture<Self, Polled> {
         self.join_announced(&mut page);
+        self.keep_gauges(&page.observations);
         let routed = self.route(&page);
         let registry = self.registry.clone();
         let delivered = async move { deliver(&registry, routed).await };
@@ -256,6 +261,8 @@ impl SourceActor {
             }),
             // Gone is judged at the end of the round, with the other missing ones.
             Observation::Gone(_) => None,
+            // Kept beside the corridor: about no job, and no event.
+            Observation::Gauge(_) => None,
         }
     }
 
@@ -443,6 +450,9 @@ impl SourceActor {
         self.health(|h| {
             h.open_jobs = open;
             h.stale_since = stale;
+            if stale.is_some() {
+                h.gauges.forget();
+            }
             h.suspect = suspect;
         });
         self.schedule(wait, ctx);

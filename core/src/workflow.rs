@@ -216,11 +216,10 @@ impl WorkflowActor {
         ctx: &mut Context<WorkflowActor>,
     ) {
         let append = self.append(events, now);
-        for change in &append.changed {
-            if change.status.is_closed() {
-                self.board.clear(change.seq);
-            }
-        }
+        let closed = append.changed.iter();
+        let closed = closed.filter(|change| change.status.is_closed());
+        let closed: Vec<ExecutionSeq> = closed.map(|change| change.seq).collect();
+        let board = self.board.clone();
         self.version += 1;
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let (in_flight, actor) = (self.in_flight.clone(), ctx.address().downgrade());
@@ -229,6 +228,10 @@ impl WorkflowActor {
             .commit_then(Commit::Append(append), move |committed| {
                 in_flight.fetch_sub(1, Ordering::Release);
                 let failed = committed.is_err();
+                if !failed {
+                    // Until its end is on disk it is shown as it was.
+                    closed.iter().for_each(|seq| board.clear(*seq));
+                }
                 // The sender may have given up waiting.
                 let _ = ack.send(
                     committed

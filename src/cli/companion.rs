@@ -38,6 +38,9 @@ struct Install {
     /// Where the token is, as ComfyUI sees it; made if it is not there
     #[arg(long, value_name = "FILE")]
     token_file: PathBuf,
+    /// The configuration in which the source is looked up [default: as for `weir run`]
+    #[arg(long, env = "WEIR_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The source it reports for [default: the only one that watches a ComfyUI]
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
@@ -47,7 +50,7 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
     let Command::Install(install) = &args.command;
     let source = match &install.source {
         Some(source) => source.clone(),
-        None => only_source(ctx)?,
+        None => only_source(ctx, install.config.as_deref())?,
     };
     let weir = match &ctx.url {
         Some(url) => url.clone(),
@@ -85,9 +88,9 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
 }
 
 /// The source that is meant where nobody says which.
-fn only_source(ctx: &mut Context) -> Result<String, CliError> {
+fn only_source(ctx: &mut Context, config: Option<&Path>) -> Result<String, CliError> {
     let loaded =
-        settings::load(None, &ctx.paths).map_err(|error| error.explain(&mut ctx.printer))?;
+        settings::load(config, &ctx.paths).map_err(|error| error.explain(&mut ctx.printer))?;
     let is_comfyui =
         |plugin: &PluginRef| matches!(plugin, PluginRef::Bundled(name) if name == "comfyui");
     let mut sources = loaded.config.sources.iter();

@@ -5,7 +5,8 @@ use super::exit::{CliError, Exit};
 use super::human::Local;
 use super::printer::Tone;
 use super::table::Table;
-use crate::client::view::{Source, Stream};
+use crate::client::view::{Gauge, Source, Stream};
+use crate::gauges::{Shown, words};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -28,7 +29,28 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
         return Ok(Exit::Ok);
     }
     table(&sources, &local).print(&mut ctx.printer)?;
+    let measured = measured(&sources);
+    if !measured.is_empty() {
+        ctx.printer.line(String::new())?;
+        measured.print(&mut ctx.printer)?;
+    }
     Ok(Exit::Ok)
+}
+
+/// What sources told of their providers beside jobs.
+pub fn measured(sources: &[Source]) -> Table {
+    let mut table = Table::new(&["SOURCE", "MEASURED", "VALUE"]);
+    for source in sources {
+        let gauges: Vec<Shown<'_>> = source.gauges.iter().map(Gauge::shown).collect();
+        for (what, value) in words(&gauges) {
+            table.row(vec![
+                (source.name.clone(), Tone::Plain),
+                (what, Tone::Plain),
+                (value, Tone::Plain),
+            ]);
+        }
+    }
+    table
 }
 
 pub fn table(sources: &[Source], local: &Local) -> Table {

@@ -1,5 +1,6 @@
 //! What the daemon's JSON says, as far as the command line shows it. Unknown fields are ignored, missing ones are none.
 
+use crate::gauges::Shown;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -157,7 +158,29 @@ pub struct Source {
     pub control: bool,
     pub rung: Option<String>,
     pub stream: Option<Stream>,
+    pub gauges: Vec<Gauge>,
     pub notice: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Gauge {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+impl Gauge {
+    pub fn shown(&self) -> Shown<'_> {
+        let labels = self.labels.iter();
+        Shown {
+            name: &self.name,
+            labels: labels
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect(),
+            value: self.value,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

@@ -261,7 +261,16 @@ impl<'a> Moment<'a> {
                         "python_version": "3.11.7",
                         "argv": ["main.py"],
                     },
-                    "devices": [],
+                    // As every recorded server says it: without a GPU.
+                    "devices": [{
+                        "name": "cpu",
+                        "type": "cpu",
+                        "index": null,
+                        "vram_total": 25_276_502_016_u64,
+                        "vram_free": 22_641_938_432_u64,
+                        "torch_vram_total": 25_276_502_016_u64,
+                        "torch_vram_free": 22_641_938_432_u64,
+                    }],
                 })
                 .to_string(),
             ),

@@ -1,7 +1,7 @@
 //! Control through real HTTP: who may, what is asked, what is believed, and what a crash costs.
 
 mod crash;
-mod provider;
+pub(crate) mod provider;
 mod shell;
 
 use provider::{Daemon, Mood, path};

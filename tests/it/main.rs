@@ -7,6 +7,7 @@
 
 mod api;
 mod cli;
+mod comfyui;
 mod control;
 mod corridor;
 mod delivery;

@@ -427,11 +427,13 @@ mod tests {
         assert_eq!(
             counts,
             [
-                (Ended::Completed, 75),
-                (Ended::Failed, 17),
-                (Ended::Cancelled, 11),
-                (Ended::LostPending, 10),
-                (Ended::LostRunning, 2),
+                (Ended::Completed, 96),
+                (Ended::Failed, 19),
+                (Ended::Cancelled, 14),
+                (Ended::LostPending, 11),
+                (Ended::LostRunning, 3),
+                (Ended::StillPending, 1),
+                (Ended::StillRunning, 1),
             ]
         );
     }

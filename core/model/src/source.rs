@@ -156,6 +156,8 @@ impl Rounds {
             Observation::Job(job) => !unchanged(job),
             Observation::Progress(_) => true,
             Observation::Gone(job) => self.open.contains_key(job),
+            // About no job.
+            Observation::Gauge(_) => false,
         });
         news.cloned().collect()
     }
@@ -176,7 +178,7 @@ impl Rounds {
                 Observation::Gone(job) => {
                     self.gone.insert(job.clone());
                 }
-                Observation::Progress(_) => {}
+                Observation::Progress(_) | Observation::Gauge(_) => {}
             }
         }
     }

@@ -77,6 +77,11 @@ fn resources() -> ResourceSample {
     }
 }
 
+fn used(device: &str, value: f64) -> Gauge {
+    let labels = vec![("device".to_owned(), device.to_owned())];
+    Gauge::new("gpu_memory_used_bytes".into(), labels, value).unwrap()
+}
+
 fn rendered(metrics: &Metrics, resources: Option<&ResourceSample>) -> String {
     render(&Snapshot {
         version: "0.1.0",
@@ -84,22 +89,31 @@ fn rendered(metrics: &Metrics, resources: Option<&ResourceSample>) -> String {
         metrics,
         workflow_key: &|id| format!("workflow {id}"),
         source_name: &|_| "studio".to_owned(),
-        sources: vec![SourceSample {
-            name: "studio".into(),
-            up: true,
-            polls: 3,
-            last_poll_at: Some(Timestamp::UNIX_EPOCH),
-            last_ok_at: Some(Timestamp::UNIX_EPOCH),
-            poll_duration: Some(Duration::from_millis(12)),
-            stream: Some(StreamSample {
-                connected: true,
-                reconnects: 2,
-                frames: 40,
-                bytes: 4000,
-                dropped: 1,
-            }),
-            ..SourceSample::default()
-        }],
+        sources: vec![
+            SourceSample {
+                name: "studio".into(),
+                up: true,
+                polls: 3,
+                last_poll_at: Some(Timestamp::UNIX_EPOCH),
+                last_ok_at: Some(Timestamp::UNIX_EPOCH),
+                poll_duration: Some(Duration::from_millis(12)),
+                stream: Some(StreamSample {
+                    connected: true,
+                    reconnects: 2,
+                    frames: 40,
+                    bytes: 4000,
+                    dropped: 1,
+                }),
+                gauges: vec![used("cuda:0", 5.0), used("cuda:\\1 \"a\"", 7.5)],
+                ..SourceSample::default()
+            },
+            SourceSample {
+                name: "farm".into(),
+                gauges: vec![used("cuda:0", 9.0)],
+                gauges_refused: 3,
+                ..SourceSample::default()
+            },
+        ],
         journal: JournalSample {
             events: 10,
             sync_p50: Some(Duration::from_millis(2)),
@@ -182,6 +196,11 @@ fn samples_are_what_was_counted() {
         "weir_execution_duration_seconds_sum{workflow=\"workflow 1\"} 1.5",
         "weir_execution_queue_wait_seconds_count{workflow=\"workflow 1\"} 1",
         "weir_source_up{source=\"studio\"} 1",
+        "# TYPE weir_provider_gpu_memory_used_bytes gauge",
+        "weir_provider_gpu_memory_used_bytes{source=\"studio\",device=\"cuda:0\"} 5",
+        "weir_provider_gpu_memory_used_bytes{source=\"studio\",device=\"cuda:\\\\1 \\\"a\\\"\"} 7.5",
+        "weir_provider_gpu_memory_used_bytes{source=\"farm\",device=\"cuda:0\"} 9",
+        "weir_source_gauges_refused_total{source=\"farm\"} 3",
         "weir_journal_sync_seconds{quantile=\"0.99\"} 0.009",
         "weir_host_cpu_ratio 0.125",
         "weir_host_disk_used_bytes{mount=\"/a \\\"b\\\"\\\\c\\n\",file_system=\"ext4\"} 1073741824",

@@ -29,6 +29,13 @@ pub(super) fn source(source: &SourceView) -> SourceSample {
             bytes: stream.bytes,
             dropped: stream.dropped,
         }),
+        gauges: health
+            .gauges
+            .series()
+            .iter()
+            .map(|told| told.gauge.clone())
+            .collect(),
+        gauges_refused: health.gauges.refused,
     }
 }
 

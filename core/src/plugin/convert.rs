@@ -34,7 +34,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub(super) struct CheckedPage {
     pub(super) page: Page,
-    /// Why each of the others was left out: (the job's id as far as it can be shown, the rule).
+    /// Why each of the others was left out: (the job's id or the gauge's name as far as it can be shown, the rule).
     pub(super) dropped: Vec<(String, Invalid)>,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn page(page: jobs::Page, gauge: &Gauge) -> Result<CheckedPage, Failu
         jobs::Coverage::More => Coverage::More,
         jobs::Coverage::Partial => Coverage::Partial,
         // What was left out was mentioned after all: calling it missing would be a lie.
-        jobs::Coverage::Complete if !dropped.is_empty() => Coverage::Partial,
+        jobs::Coverage::Complete if dropped.iter().any(is_about_a_job) => Coverage::Partial,
         jobs::Coverage::Complete => Coverage::Complete,
     };
     let page = Page {
@@ -55,6 +55,10 @@ pub(super) fn page(page: jobs::Page, gauge: &Gauge) -> Result<CheckedPage, Failu
         coverage,
     };
     Ok(CheckedPage { page, dropped })
+}
+
+fn is_about_a_job((_, invalid): &(String, Invalid)) -> bool {
+    !matches!(invalid, Invalid::Gauge(_))
 }
 
 /// A result that cannot be used; the far side may send another one next time.
@@ -109,6 +113,7 @@ fn observed_id(observation: &types::Observation) -> &str {
         types::Observation::Job(job) => &job.id,
         types::Observation::Progress(progress) => &progress.id,
         types::Observation::Gone(job_ref) => &job_ref.id,
+        types::Observation::Gauge(gauge) => &gauge.name,
     }
 }
 

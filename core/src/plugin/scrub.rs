@@ -1,7 +1,7 @@
 //! What passes between weir and a guest, cleaned: secrets out of what it returned, requests for secrets out of what it is given.
 
 use weir_model::alert::notification::{Notification, NotifiedAlert};
-use weir_model::observation::{Job, JobProgress, JobRef, Observation, Page};
+use weir_model::observation::{Gauge, Job, JobProgress, JobRef, Observation, Page};
 use weir_model::stream::{Frame, StreamMessage};
 
 use super::credential::Redactor;
@@ -79,17 +79,19 @@ pub(super) fn page(redactor: &Redactor, page: &mut Page) {
     optional(redactor, &mut page.cursor);
 }
 
-pub(super) fn observations(redactor: &Redactor, observations: &mut [Observation]) {
+pub(super) fn observations(redactor: &Redactor, observations: &mut Vec<Observation>) {
     if redactor.is_idle() {
         return;
     }
-    for observation in observations {
+    observations.retain_mut(|observation| {
         match observation {
             Observation::Job(found) => job(redactor, found),
             Observation::Progress(found) => progress(redactor, found),
             Observation::Gone(found) => job_ref(redactor, found),
+            Observation::Gauge(found) => return gauge(redactor, found),
         }
-    }
+        true
+    });
 }
 
 pub(super) fn optional(redactor: &Redactor, text: &mut Option<String>) {
@@ -144,11 +146,40 @@ fn progress(redactor: &Redactor, progress: &mut JobProgress) {
     }
 }
 
+/// False: without the secret it is no gauge any more.
+fn gauge(redactor: &Redactor, gauge: &mut Gauge) -> bool {
+    let cleaned = |text: &str| {
+        let mut text = text.to_owned();
+        redactor.clean(&mut text);
+        text
+    };
+    let labels = gauge.labels().iter();
+    let labels = labels.map(|(name, value)| (cleaned(name), cleaned(value)));
+    let clean = Gauge::new(cleaned(gauge.name()), labels.collect(), gauge.value());
+    clean.map(|clean| *gauge = clean).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use weir_model::observation::{Coverage, JobState, JobStep, StepState};
 
     use super::*;
+
+    fn told_gauge(name: &str, label: &str) -> Observation {
+        let labels = vec![(label.to_owned(), "x cAnArY \"y\"".to_owned())];
+        let gauge = Gauge::new(name.to_owned(), labels, 1.0);
+        Observation::Gauge(gauge.expect("it keeps the rules"))
+    }
+
+    #[test]
+    fn a_gauge_whose_name_is_a_secret_is_left_out() {
+        let named = Redactor::new(vec![("n".into(), "secret_name".into())]);
+        for (name, label) in [("secret_name_bytes", "a"), ("x_bytes", "secret_name")] {
+            let mut alone = vec![told_gauge(name, label)];
+            observations(&named, &mut alone);
+            assert_eq!(alone, [], "a name cannot be cleaned and stay a name");
+        }
+    }
 
     #[test]
     fn no_text_of_a_page_keeps_a_secret() {
@@ -195,6 +226,7 @@ mod tests {
                 Observation::Job(Box::new(found)),
                 Observation::Progress(told),
                 Observation::Gone(gone),
+                told_gauge("x_bytes", "a"),
             ],
             cursor: Some(canary()),
             coverage: Coverage::Complete,

@@ -8,7 +8,7 @@ use actix::{
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
-use weir_model::observation::{JobRef, Observation};
+use weir_model::observation::{JobProgress, JobRef, Observation};
 
 /// Between the beginnings of two polls, however often a stream asks for one.
 const REFRESH_MIN: Duration = Duration::from_millis(250);
@@ -72,52 +72,66 @@ impl Handler<StreamObserved> for SourceActor {
     type Result = ResponseActFuture<Self, Result<(), NotRecorded>>;
 
     fn handle(&mut self, observed: StreamObserved, _: &mut Self::Context) -> Self::Result {
-        let told = self.told(observed.0);
-        let changed = self.rounds.changed(&told);
-        let routed = changed.into_iter().filter_map(|o| self.routed(o)).collect();
-        let registry = self.registry.clone();
-        let delivered = async move { deliver(&registry, routed).await };
-        Box::pin(delivered.into_actor(self).map(
+        self.keep_gauges(&observed.0);
+        let (mut firm, mut progress) = (Vec::new(), Vec::new());
+        // Before the first round nothing is known, and the round tells it all.
+        let told = observed.0.into_iter().filter(|_| !self.first_round);
+        for observation in told {
+            match observation {
+                Observation::Progress(report) => progress.push(report),
+                other => firm.push(other),
+            }
+        }
+        let delivered = self.delivered(self.rounds.changed(&firm));
+        Box::pin(delivered.into_actor(self).then(
             move |result, actor: &mut Self, ctx: &mut Context<Self>| {
-                result?;
-                actor.rounds.acknowledge_aside(&told, actor.clock.now());
-                if told.iter().any(|o| matches!(o, Observation::Gone(_))) {
-                    // Judged with the next round.
-                    ctx.notify(Refresh { connected: false });
-                }
-                Ok(())
+                let rest: ResponseActFuture<Self, Result<(), NotRecorded>> = match result {
+                    Err(error) => Box::pin(actix::fut::ready(Err(error))),
+                    Ok(()) => {
+                        actor.rounds.acknowledge_aside(&firm, actor.clock.now());
+                        if firm.iter().any(|o| matches!(o, Observation::Gone(_))) {
+                            // Judged with the next round.
+                            ctx.notify(Refresh { connected: false });
+                        }
+                        // A job that came together with its progress is known from here on.
+                        let reports = actor.reports(progress);
+                        Box::pin(actor.delivered(reports).into_actor(actor))
+                    }
+                };
+                rest
             },
         ))
     }
 }
 
 impl SourceActor {
-    /// What a stream told, as far as it is about something: before the first round nothing is known, and the round
-    /// tells it all; progress of a job that is not open is of no use.
-    fn told(&self, observations: Vec<Observation>) -> Vec<Observation> {
-        if self.first_round {
-            return Vec::new();
-        }
+    fn delivered(
+        &self,
+        observations: Vec<Observation>,
+    ) -> impl Future<Output = Result<(), NotRecorded>> + use<> {
+        let routed = observations.into_iter().filter_map(|o| self.routed(o));
+        let (routed, registry) = (routed.collect(), self.registry.clone());
+        async move { deliver(&registry, routed).await }
+    }
+
+    /// Progress as far as it is about something: that of a job that is not open is of no use, and the last word on a
+    /// step is enough.
+    fn reports(&self, progress: Vec<JobProgress>) -> Vec<Observation> {
         let mut newest: HashMap<(JobRef, Option<String>), usize> = HashMap::new();
-        let mut told: Vec<Observation> = Vec::with_capacity(observations.len());
-        for observation in observations {
-            let Observation::Progress(mut progress) = observation else {
-                told.push(observation);
-                continue;
-            };
+        let mut reports: Vec<Observation> = Vec::with_capacity(progress.len());
+        for mut progress in progress {
             let Some(meant) = self.rounds.meant(&progress.id, progress.run.as_deref()) else {
                 continue;
             };
             progress.run.clone_from(&meant.run);
-            // The last word on a step is enough.
             match newest.entry((meant, progress.step.clone())) {
-                Entry::Occupied(known) => told[*known.get()] = Observation::Progress(progress),
+                Entry::Occupied(known) => reports[*known.get()] = Observation::Progress(progress),
                 Entry::Vacant(place) => {
-                    place.insert(told.len());
-                    told.push(Observation::Progress(progress));
+                    place.insert(reports.len());
+                    reports.push(Observation::Progress(progress));
                 }
             }
         }
-        told
+        reports
     }
 }

@@ -14,6 +14,7 @@ pub mod job;
 pub mod lenient;
 pub mod live;
 pub mod logs;
+pub mod memory;
 pub mod round;
 pub mod source;
 pub mod stall;

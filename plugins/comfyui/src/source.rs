@@ -10,11 +10,15 @@ use crate::client::{Client, Trouble};
 use crate::config::Config;
 use crate::cursor::{Cursor, Mode};
 use crate::job::{Key, Views};
+use crate::memory;
 use crate::round;
 use crate::wire::{Jobs, Listed, SystemStats};
 
 /// How long version and mode are believed.
 const PROBE_EVERY: u64 = 10 * 60 * 1000;
+/// How often the memory of the devices is asked for, and how long an answer may take.
+const MEASURE_EVERY: u64 = 15_000;
+const MEASURE_TIMEOUT_MS: u32 = 2000;
 /// The host takes 5 000.
 const OBSERVATIONS_MAX: usize = 4900;
 /// Pages of one round; the host takes 100.
@@ -35,6 +39,8 @@ pub struct Memory {
     pub stream: crate::stream::Memory,
     /// When the terminal was read, and whether it told of the worker's end.
     pub terminal: (Option<u64>, bool),
+    /// When the memory of the devices was asked for.
+    pub measured: Option<u64>,
     /// Pages since a round began.
     pages: u32,
 }
@@ -115,9 +121,14 @@ impl Source {
         let probing = cursor.mode.is_none()
             || now.saturating_sub(cursor.probed) >= PROBE_EVERY
             || now < cursor.probed;
+        let mut gauges = Vec::new();
         if probing {
+            self.memory.measured = Some(now);
             match client.json::<SystemStats>("/system_stats") {
-                Ok(stats) => cursor.version = version(&stats),
+                Ok(stats) => {
+                    cursor.version = version(&stats);
+                    gauges = memory::gauges(&stats);
+                }
                 Err(Trouble::NoAnswer(failure)) => return Err(failure),
                 // Very old servers and some proxies have none.
                 Err(_) => {}
@@ -142,10 +153,11 @@ impl Source {
             context.memory.stream.forget(&job.id);
         }
         // Only a complete round says what is unfinished.
-        let notes = match found.coverage {
+        let mut notes = match found.coverage {
             Coverage::Complete => context.stalled(&found.jobs),
             Coverage::More | Coverage::Partial => Vec::new(),
         };
+        notes.extend(if probing { gauges } else { context.measure() });
         if probing {
             cursor.probed = now;
         }
@@ -204,6 +216,18 @@ impl<F: Far> Context<'_, F> {
             version: self.cursor.version.as_deref(),
             queue_unreadable: self.cursor.unreadable.is_some(),
         }
+    }
+
+    /// The memory of the devices, now and then. It is a nicety: no trouble here fails a poll.
+    fn measure(&mut self) -> Vec<Observation> {
+        let is_due = |at| self.now.saturating_sub(at) >= MEASURE_EVERY || self.now < at;
+        if !self.memory.measured.is_none_or(is_due) {
+            return Vec::new();
+        }
+        self.memory.measured = Some(self.now);
+        let client = self.client.within(MEASURE_TIMEOUT_MS);
+        let stats = client.json::<SystemStats>("/system_stats");
+        stats.map_or_else(|_| Vec::new(), |stats| memory::gauges(&stats))
     }
 
     pub fn warn(&self, message: &str) {

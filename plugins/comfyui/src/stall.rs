@@ -16,8 +16,9 @@ const MINUTE: u64 = 60_000;
 const IDLE_FOR: u64 = 2 * MINUTE;
 /// How often the terminal is read for the reason.
 const TERMINAL_EVERY: u64 = 5 * MINUTE;
-/// What Python prints when the thread that runs prompts ends by an exception.
-const DEATH: &str = "(prompt_worker)";
+/// What Python prints when the thread that runs prompts ends by an exception: its name, and the outermost frame. The
+/// ring of 300 pieces may have lost the first; an error that the executor caught has neither.
+const DEATH: [&str; 2] = ["(prompt_worker)", ", in prompt_worker"];
 
 impl<F: Far> Context<'_, F> {
     /// Notes on what does not move. `jobs`: everything that is unfinished.
@@ -84,11 +85,7 @@ impl<F: Far> Context<'_, F> {
         {
             memory.0 = Some(self.now);
             let terminal = self.client.json::<Terminal>("/internal/logs/raw");
-            memory.1 = terminal.is_ok_and(|terminal| {
-                let pieces = terminal.entries.good.iter();
-                let mut texts = pieces.filter_map(|piece| piece.m.0.as_deref());
-                texts.any(|text| text.contains(DEATH))
-            });
+            memory.1 = terminal.is_ok_and(|terminal| tells_of_death(&terminal));
         }
         if memory.1 {
             " (its terminal shows an exception in the thread prompt_worker)".to_owned()
@@ -96,6 +93,12 @@ impl<F: Far> Context<'_, F> {
             String::new()
         }
     }
+}
+
+fn tells_of_death(terminal: &Terminal) -> bool {
+    let pieces = terminal.entries.good.iter();
+    let mut texts = pieces.filter_map(|piece| piece.m.0.as_deref());
+    texts.any(|text| DEATH.iter().any(|sign| text.contains(sign)))
 }
 
 /// A note says nothing about how far it is.
@@ -114,4 +117,32 @@ fn note(job: &Job, note: String) -> Observation {
 fn clock(at: u64) -> String {
     let minutes = at / MINUTE;
     format!("{:02}:{:02} UTC", minutes / 60 % 24, minutes % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terminal_tells_of_the_worker_by_its_name_or_its_outermost_frame() {
+        // Pieces as ComfyUI 0.3.75 had them when an exception could not be shown, and when a node raised.
+        for (piece, is_death) in [
+            ("Thread-1 (prompt_worker)", true),
+            (
+                "  File \"/srv/comfy/base375/main.py\", line 202, in prompt_worker\n",
+                true,
+            ),
+            (
+                "  File \"/srv/comfy/base375/execution.py\", line 590, in execute\n",
+                false,
+            ),
+            ("ValueError: boom\n", false),
+            ("Prompt executed in 0.30 seconds", false),
+        ] {
+            let raw =
+                serde_json::json!({"entries": [{"t": "x", "m": "^"}, {"t": "x", "m": piece}]});
+            let terminal = serde_json::from_value(raw).unwrap();
+            assert_eq!(tells_of_death(&terminal), is_death, "{piece}");
+        }
+    }
 }

@@ -51,6 +51,8 @@ pub struct Memory {
     has_version: bool,
     /// The prompt that was heard of last, and when.
     heard: Option<(String, u64)>,
+    /// Something began, ended or was missed since a poll last asked.
+    has_news: bool,
 }
 
 impl Memory {
@@ -63,6 +65,11 @@ impl Memory {
     pub fn forget(&mut self, prompt: &str) {
         self.runs.retain(|run| run.prompt.id != prompt);
         self.beginnings.retain(|(id, _)| id != prompt);
+    }
+
+    /// Whether frames gave a reason to look since the last time: what came and went may be in the history alone.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     /// When a frame of this prompt came last.
@@ -120,6 +127,7 @@ impl Source {
             }
         }
         let (ended, refresh) = (stream.ended, stream.refresh);
+        self.memory.stream.has_news |= refresh;
         let views = Views {
             workflow: self.config.workflow.as_deref(),
             version: self.memory.stream.version.as_deref(),

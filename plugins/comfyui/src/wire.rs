@@ -242,6 +242,24 @@ pub struct ExecInfo {
 #[derive(Debug, Deserialize)]
 pub struct SystemStats {
     pub system: System,
+    #[serde(default)]
+    pub devices: Lenient<Items<Device>>,
+}
+
+/// What prompts are computed on. Sizes in bytes; without a GPU they are those of the host's memory.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    /// `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`, or just `cpu`.
+    pub name: Lenient<String>,
+    /// As torch calls it: `cuda`, `cpu`, `mps`, `xpu`.
+    pub r#type: Lenient<String>,
+    pub index: Lenient<u64>,
+    pub vram_total: Lenient<f64>,
+    pub vram_free: Lenient<f64>,
+    /// What torch has reserved, and what of it nothing lies in.
+    pub torch_vram_total: Lenient<f64>,
+    pub torch_vram_free: Lenient<f64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -90,7 +90,7 @@ pub mod text;
 pub use bindings::weir::plugin::host::Level;
 pub use bindings::weir::plugin::http::{Request, Response};
 pub use bindings::weir::plugin::types::{
-    Failure, FailureKind, Job, JobRef, JobState, Observation, Progress, Step, StepState,
+    Failure, FailureKind, Gauge, Job, JobRef, JobState, Observation, Progress, Step, StepState,
 };
 
 /// What a plugin can do to the world around it: ask the host for the time and for HTTP, and leave a line in the log.

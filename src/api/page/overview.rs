@@ -2,8 +2,9 @@
 
 use super::{Frame, badge, bar, cut, duration, name};
 use crate::api::errors::Problem;
-use crate::api::views::{AlertView, ExecutionView, MuteView, SourceView, Surroundings};
+use crate::api::views::{AlertView, ExecutionView, GaugeView, MuteView, SourceView, Surroundings};
 use crate::api::{ApiState, alerts, resources, store};
+use crate::gauges::{Shown, words};
 use actix_web::web::Data;
 use actix_web::{HttpResponse, http::StatusCode};
 use maud::{Markup, html};
@@ -18,6 +19,8 @@ const QUEUED_LOOK: usize = 100;
 const CLOSED_MAX: usize = 10;
 const ALERTS_MAX: usize = 20;
 const SOURCES_MAX: usize = 50;
+/// Lines of each source.
+const GAUGES_MAX: usize = 8;
 
 /// What the overview shows.
 struct Overview {
@@ -173,12 +176,20 @@ fn sources(state: &ApiState, frame: &Frame) -> Markup {
                                 @if let Some(error) = &stream.last_error { ": " (cut(error)) }
                             }
                         }
+                        @for (what, value) in measured(&source).iter().take(GAUGES_MAX) {
+                            span.sub { (cut(what)) ": " (cut(value)) }
+                        }
                         @if let Some(notice) = &source.notice { span.sub { (cut(notice)) } }
                     }
                 }
             }
         }
     }
+}
+
+fn measured(source: &SourceView) -> Vec<(String, String)> {
+    let gauges: Vec<Shown<'_>> = source.gauges.iter().map(GaugeView::shown).collect();
+    words(&gauges)
 }
 
 fn running(views: &[ExecutionView], count: u64) -> Markup {

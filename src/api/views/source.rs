@@ -1,12 +1,14 @@
 //! Sources and receivers as clients see them.
 
 use super::plugin::PluginShort;
-use super::{Seconds, Time};
+use super::{Seconds, Time, object};
+use crate::gauges::Shown;
 use serde::Serialize;
 use std::time::Duration;
 use weir_core::monitor::{ReceiverView as Receiver, SourceView as Source};
 use weir_core::plugin::{PluginState, PluginStatus};
 use weir_core::receiver::Tested;
+use weir_core::source::ToldGauge;
 use weir_core::stream::{CompanionHealth, StreamHealth, StreamState};
 use weir_model::alert::delivery::FailureKind;
 
@@ -30,9 +32,43 @@ pub struct SourceView {
     pub stream: Option<StreamView>,
     /// The companion beside the provider; none where nobody may report.
     pub companion: Option<CompanionView>,
+    /// What the plugin last told of the provider beside jobs, as the memory of its GPUs; none while contact is lost.
+    pub gauges: Vec<GaugeView>,
     /// What the plugin says about this server: what it can and cannot see there.
     pub notice: Option<String>,
     pub plugin: Option<PluginShort>,
+}
+
+/// A value of the provider's own, in the base unit that its name ends with.
+#[derive(Debug, Serialize)]
+pub struct GaugeView {
+    pub name: String,
+    pub labels: serde_json::Map<String, serde_json::Value>,
+    pub value: f64,
+    /// When it was told.
+    pub at: Time,
+}
+
+impl GaugeView {
+    fn new(told: &ToldGauge) -> GaugeView {
+        GaugeView {
+            name: told.gauge.name().to_owned(),
+            labels: object(told.gauge.labels()),
+            value: told.gauge.value(),
+            at: told.at.into(),
+        }
+    }
+
+    pub fn shown(&self) -> Shown<'_> {
+        let labels = self.labels.iter();
+        Shown {
+            name: &self.name,
+            labels: labels
+                .map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default()))
+                .collect(),
+            value: self.value,
+        }
+    }
 }
 
 /// What a companion beside the provider reported since the start.
@@ -106,6 +142,7 @@ impl SourceView {
             rung: rung(source.stream.as_ref()),
             stream: source.stream.as_ref().map(StreamView::new),
             companion: source.companion.map(CompanionView::new),
+            gauges: health.gauges.series().iter().map(GaugeView::new).collect(),
             notice: source.plugin.as_ref().and_then(notice),
             plugin: source.plugin.as_ref().map(PluginShort::new),
         }

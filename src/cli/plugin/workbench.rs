@@ -245,6 +245,7 @@ pub(super) fn page_json(page: &Page) -> Value {
             Observation::Job(job) => json!({ "job": job }),
             Observation::Progress(progress) => json!({ "progress": progress }),
             Observation::Gone(job) => json!({ "gone": job }),
+            Observation::Gauge(gauge) => json!({ "gauge": gauge }),
         })
         .collect();
     let coverage = match page.coverage {

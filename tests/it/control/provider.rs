@@ -184,19 +184,19 @@ impl JobSource for Provider {
 }
 
 /// A real daemon over real HTTP with that provider as its source `studio`, and one without control, `shop`.
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     pub(super) provider: Arc<Provider>,
-    pub(super) server: Server,
+    pub(crate) server: Server,
     http: reqwest::Client,
     pub(super) token: String,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     pub(super) headers: reqwest::header::HeaderMap,
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 impl Answer {
@@ -206,7 +206,7 @@ impl Answer {
 
     /// An answer with this status, as JSON.
     #[track_caller]
-    pub(super) fn is(&self, status: u16) -> Value {
+    pub(crate) fn is(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         self.json()
     }
@@ -217,6 +217,22 @@ impl Answer {
 }
 
 impl Daemon {
+    /// Around a daemon with other sources; nobody asks its provider.
+    pub(crate) fn around(server: Server) -> Daemon {
+        Daemon::of(server, Provider::with(Mood::Willing))
+    }
+
+    fn of(server: Server, provider: Arc<Provider>) -> Daemon {
+        let url = Url::parse(&server.url()).unwrap();
+        let token = weir::token::path(server.monitor().data_dir());
+        Daemon {
+            provider,
+            http: weir::client::http_client(&url).unwrap(),
+            token: weir::token::read(&token).unwrap(),
+            server,
+        }
+    }
+
     pub(super) async fn new(mood: Mood) -> Daemon {
         Daemon::on(Config::temporary().unwrap(), Provider::with(mood)).await
     }
@@ -230,18 +246,10 @@ impl Daemon {
         config.settings.http.listen = (Ipv4Addr::LOCALHOST, 0).into();
         let http = config.settings.http.clone();
         let server = serve(Monitor::start(config).await.unwrap(), &http).await;
-        let server = server.unwrap();
-        let url = Url::parse(&server.url()).unwrap();
-        let token = weir::token::path(server.monitor().data_dir());
-        Daemon {
-            provider,
-            http: weir::client::http_client(&url).unwrap(),
-            token: weir::token::read(&token).unwrap(),
-            server,
-        }
+        Daemon::of(server.unwrap(), provider)
     }
 
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -269,15 +277,28 @@ impl Daemon {
     }
 
     /// With the token.
-    pub(super) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let bearer = format!("Bearer {}", self.token);
         let mut all = vec![("authorization", bearer.as_str())];
         all.extend(headers);
         self.send("POST", path, &all, body).await
     }
 
+    /// What a path answers, once it is so.
+    pub(crate) async fn seen(&self, path: &str, met: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let answer = self.get(path).await;
+            if met(&answer) {
+                return answer;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "never: {answer}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The execution of this job, once it is there and `met`.
-    pub(super) async fn execution(&self, job: &str, met: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn execution(&self, job: &str, met: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/api/executions?external_id={job}");
         let begun = Instant::now();
         loop {
@@ -300,7 +321,7 @@ impl Daemon {
     }
 
     /// A control request once it is in one of these states. `advance`: seconds that pass meanwhile, each look.
-    pub(super) async fn request(&self, id: &Value, states: &[&str], advance: u64) -> Value {
+    pub(crate) async fn request(&self, id: &Value, states: &[&str], advance: u64) -> Value {
         let path = format!("/api/control/{}", id.as_str().unwrap());
         let begun = Instant::now();
         loop {
@@ -333,13 +354,13 @@ impl Daemon {
             .collect()
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.server.stop().await.unwrap();
     }
 }
 
 /// The path of an execution's action.
-pub(super) fn path(execution: &Value, action: &str) -> String {
+pub(crate) fn path(execution: &Value, action: &str) -> String {
     format!(
         "/api/executions/{}/{action}",
         execution["id"].as_str().unwrap()

@@ -398,7 +398,7 @@ async fn github_actions_in_javascript_follows_runs_that_left_the_list() {
                 format!("{}/{} {:?}", job.id, job.run.as_ref().unwrap(), job.state)
             }
             Observation::Gone(job) => format!("{} gone", job.id),
-            Observation::Progress(_) => unreachable!(),
+            Observation::Progress(_) | Observation::Gauge(_) => unreachable!(),
         })
         .collect();
     let expected = [

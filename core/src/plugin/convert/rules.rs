@@ -1,7 +1,9 @@
 //! The rules that every value of an observation keeps to, and what breaks them.
 
 use jiff::Timestamp;
-use weir_model::observation::{Job, JobProgress, JobState, JobStep, Observation, StepState};
+use weir_model::observation::{
+    Gauge as ProviderGauge, GaugeError, Job, JobProgress, JobState, JobStep, Observation, StepState,
+};
 
 use super::super::contract::bindings::weir::plugin::types;
 use super::super::gauge::{Gauge, Mark};
@@ -29,6 +31,8 @@ pub(in crate::plugin) enum Invalid {
     LongDetail(usize),
     #[error("`detail` is not a JSON object")]
     Detail,
+    #[error("{0}")]
+    Gauge(GaugeError),
 }
 
 /// What every value of an observation has to keep to.
@@ -50,6 +54,10 @@ impl Rules<'_> {
                 note: self.optional(found.note)?,
             }),
             types::Observation::Gone(found) => Observation::Gone(job_ref(self, found)?),
+            types::Observation::Gauge(found) => Observation::Gauge(
+                ProviderGauge::new(found.name, found.labels, found.value)
+                    .map_err(Invalid::Gauge)?,
+            ),
         })
     }
 

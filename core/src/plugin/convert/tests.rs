@@ -3,6 +3,7 @@
 use super::super::contract::bindings::exports::weir::plugin::jobs;
 use super::super::limits::Limits;
 use super::*;
+use weir_model::observation::GaugeError;
 
 fn gauge() -> Gauge {
     Gauge::new(Limits::default())
@@ -123,6 +124,35 @@ fn an_invalid_observation_is_left_out_alone_and_the_round_no_longer_counts_as_co
     assert_eq!(checked.page.observations.len(), 2);
     assert_eq!(checked.page.coverage, Coverage::Partial);
     assert_eq!(checked.dropped, [("1".to_owned(), Invalid::Number)]);
+}
+
+#[test]
+fn an_invalid_gauge_is_left_out_alone_and_says_nothing_about_jobs() {
+    let told = |name: &str, value: f64| {
+        types::Observation::Gauge(types::Gauge {
+            name: name.into(),
+            labels: vec![("device".into(), "cuda:0".into())],
+            value,
+        })
+    };
+    let found = jobs::Page {
+        observations: vec![
+            told("a_bytes", 1.0),
+            told("a_total", 1.0),
+            told("a_bytes", f64::NAN),
+            types::Observation::Job(valid()),
+        ],
+        cursor: None,
+        coverage: jobs::Coverage::Complete,
+    };
+    let checked = page(found, &gauge()).unwrap();
+    assert_eq!(checked.page.observations.len(), 2);
+    assert_eq!(checked.page.coverage, Coverage::Complete);
+    let dropped = [
+        ("a_total".to_owned(), Invalid::Gauge(GaugeError::Suffix)),
+        ("a_bytes".to_owned(), Invalid::Gauge(GaugeError::Value)),
+    ];
+    assert_eq!(checked.dropped, dropped);
 }
 
 #[test]

@@ -108,7 +108,8 @@ fn readable<F: Far>(context: &mut Context<'_, F>, body: Vec<u8>) -> Result<Found
         |context: &Context<'_, F>, key: &Key| !waiting.keys.contains(key) && !context.is_gone(key);
     let mut jobs = Vec::new();
     let mut told = HashSet::new();
-    if is_due || is_busy || context.open.iter().any(|key| is_missing(context, key)) {
+    let has_news = context.memory.stream.take_news();
+    if is_due || is_busy || has_news || context.open.iter().any(|key| is_missing(context, key)) {
         for entry in finished(context, HISTORY_FIRST)? {
             told.insert(Key::of_prompt(&entry.prompt));
             jobs.push(context.views().finished(&entry));

@@ -28,6 +28,10 @@ pub(crate) struct Fake {
     /// What it says of itself; empty = nothing.
     pub(crate) version: RefCell<String>,
     pub(crate) log: RefCell<Vec<String>>,
+    /// Of `/system_stats`; null = it says nothing about devices.
+    pub(crate) devices: RefCell<Value>,
+    /// It has no `/system_stats`.
+    pub(crate) is_silent: Cell<bool>,
 }
 
 impl Fake {
@@ -99,9 +103,11 @@ impl Fake {
     fn answer(&self, path: &str) -> Option<Value> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         Some(match path {
+            "/system_stats" if self.is_silent.get() => return None,
             "/system_stats" => {
                 let version = self.version.borrow().clone();
-                json!({"system": {"comfyui_version": (!version.is_empty()).then_some(version)}})
+                let system = json!({"comfyui_version": (!version.is_empty()).then_some(version)});
+                json!({"system": system, "devices": *self.devices.borrow()})
             }
             "/queue" => {
                 json!({"queue_running": *self.running.borrow(), "queue_pending": *self.pending.borrow()})

@@ -36,7 +36,7 @@ pub(crate) fn truths(player: &Player) -> BTreeMap<Run, Option<Truth>> {
         for job in jobs["jobs"].as_array().unwrap() {
             let run = (
                 text(&job["id"]).unwrap(),
-                job["priority"].to_string(),
+                number(&job["priority"]),
                 job["create_time"].as_u64(),
             );
             let state = match job["status"].as_str().unwrap() {
@@ -86,9 +86,14 @@ pub(crate) fn truths(player: &Player) -> BTreeMap<Run, Option<Truth>> {
 fn run_of(item: &Value) -> Run {
     (
         text(&item[1]).unwrap(),
-        item[0].to_string(),
+        number(&item[0]),
         item[3]["create_time"].as_u64(),
     )
+}
+
+/// A client that chose it made it a float: 3.0 is 3.
+fn number(value: &Value) -> String {
+    value.as_f64().unwrap().to_string()
 }
 
 fn text(value: &Value) -> Option<String> {

@@ -18,6 +18,7 @@ pub(crate) struct Host {
     pub(crate) cursor: Option<String>,
     pub(crate) failures: Vec<String>,
     pub(crate) notes: Vec<String>,
+    pub(crate) gauges: Vec<(String, f64)>,
 }
 
 pub(crate) fn is_final(state: JobState) -> bool {
@@ -74,6 +75,10 @@ impl Host {
                     continue;
                 }
                 Observation::Gone(_) => panic!("a prompt does not say that it is gone"),
+                Observation::Gauge(gauge) => {
+                    self.gauges.push((gauge.name, gauge.value));
+                    continue;
+                }
             };
             let key = (job.id.clone(), job.run.clone());
             missing.retain(|missing| (&missing.id, &missing.run) != (&key.0, &key.1));
@@ -201,6 +206,13 @@ fn compare(player: &Player, host: &Host) -> usize {
     finished
 }
 
+/// The server went away in the middle of it.
+fn is_killed_in(recording: &str) -> bool {
+    ["restart_sigkill", "stop_sigint"]
+        .iter()
+        .any(|name| recording.ends_with(name))
+}
+
 /// The frames of the WebSocket tell the same ends.
 fn compare_frames(player: &Player, host: &Host) {
     for frame in &player.frames {
@@ -220,8 +232,7 @@ fn compare_frames(player: &Player, host: &Host) {
             .find(|job| job.id == id && job.finished == at);
         // Killed before the next poll, or after the last poll that was recorded: nobody could see it.
         let last = player.t0 + 1000.0 * player.cycles.last().copied().unwrap_or_default();
-        let is_killed =
-            player.name.contains("restart_sigkill") || at.is_some_and(|at| at as f64 > last);
+        let is_killed = is_killed_in(&player.name) || at.is_some_and(|at| at as f64 > last);
         assert!(
             job.is_some_and(|job| job.state == state) || is_killed,
             "{}: frame of {id} at {at:?}",
@@ -234,7 +245,7 @@ fn compare_frames(player: &Player, host: &Host) {
 fn what_the_source_says_equals_every_recording() {
     let mut total = 0;
     let files = recordings();
-    assert_eq!(files.len(), 49);
+    assert_eq!(files.len(), 59);
     for file in files {
         for fresh in [false, true] {
             let player = Player::load(&file);
@@ -255,7 +266,7 @@ fn what_the_source_says_equals_every_recording() {
             }
             if !host.failures.is_empty() {
                 assert!(
-                    player.name.ends_with("restart_sigkill"),
+                    is_killed_in(&player.name),
                     "{}: {:?}",
                     player.name,
                     host.failures

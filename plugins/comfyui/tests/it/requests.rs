@@ -1,5 +1,6 @@
 //! What a round costs, and what it does not miss for all its thrift.
 
+use comfyui::bindings::exports::weir::plugin::streams::{Frame, Message};
 use serde_json::json;
 use weir_sdk::bindings::weir::plugin::types::JobState;
 
@@ -62,6 +63,25 @@ fn a_quiet_old_server_is_asked_once_a_round_and_now_and_then_for_its_history() {
         })
         .collect();
     assert_eq!(counts, [1, 2, 1, 2]);
+}
+
+#[test]
+fn a_frame_is_a_reason_to_look_for_what_came_and_went_between_two_looks() {
+    let fake = Fake::new(false);
+    let (mut host, mut instance) = (Host::default(), source(CONFIG));
+    host.round(&mut instance, &fake);
+    fake.later(40_000);
+    host.round(&mut instance, &fake);
+    // Too short for any poll of the queue, and the history was read a moment ago.
+    fake.history.borrow_mut().push(item(7, json!({})));
+    fake.later(500);
+    host.round(&mut instance, &fake);
+    assert_eq!(ids(&host, JobState::Completed), Vec::<&str>::new());
+    let status = r#"{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 0}}}}"#;
+    let frame = Frame::Message(Message::Text(status.to_owned()));
+    assert!(instance.on_frames(&fake, vec![frame]).unwrap().refresh);
+    host.round(&mut instance, &fake);
+    assert_eq!(ids(&host, JobState::Completed), ["id-7"]);
 }
 
 #[test]
@@ -203,7 +223,6 @@ fn a_workflow_comes_from_the_graph_else_from_the_configuration() {
 
 #[test]
 fn a_dead_worker_is_told_with_its_evidence_and_a_busy_one_is_not() {
-    use comfyui::bindings::exports::weir::plugin::streams::{Frame, Message};
     for has_jobs in [true, false] {
         let fake = Fake::new(has_jobs);
         fake.running.borrow_mut().push(item(300, json!({})));
@@ -242,5 +261,49 @@ fn a_dead_worker_is_told_with_its_evidence_and_a_busy_one_is_not() {
             host.round(&mut instance, &fake);
         }
         assert!(host.notes.is_empty(), "{:?}", host.notes);
+    }
+}
+
+#[test]
+fn the_memory_of_the_devices_is_asked_for_every_15_s_and_no_trouble_with_it_fails_a_poll() {
+    for has_jobs in [true, false] {
+        let fake = Fake::new(has_jobs);
+        let device = |free: u64| json!([{"name": "cpu", "type": "cpu", "index": null, "vram_total": 100, "vram_free": free}]);
+        fake.devices.replace(device(40));
+        let (mut host, mut instance) = (Host::default(), source(CONFIG));
+        let mut asked = |fake: &Fake, host: &mut Host| {
+            fake.later(2000);
+            assert!(host.round(&mut instance, fake).is_some());
+            let asked = fake.asked();
+            asked.iter().filter(|path| *path == "/system_stats").count()
+        };
+        // The look at the version brings it along.
+        assert_eq!(asked(&fake, &mut host), 1);
+        let told = |host: &mut Host| -> Vec<f64> {
+            let gauges = std::mem::take(&mut host.gauges);
+            gauges.into_iter().map(|(_, value)| value).collect()
+        };
+        assert_eq!(told(&mut host), [100.0, 60.0]);
+        fake.devices.replace(device(90));
+        let looks: usize = (0..15).map(|_| asked(&fake, &mut host)).sum();
+        assert_eq!(looks, 1, "in 30 s, {has_jobs}");
+        assert_eq!(told(&mut host), [100.0, 10.0]);
+        // Neither an odd answer nor none is anything.
+        for odd in [json!(null), json!("none"), json!([7, {"vram_total": "x"}])] {
+            fake.devices.replace(odd);
+            let looks: usize = (0..15).map(|_| asked(&fake, &mut host)).sum();
+            assert!(looks > 0);
+            assert_eq!(told(&mut host), Vec::<f64>::new());
+        }
+        fake.is_silent.set(true);
+        let looks: usize = (0..15).map(|_| asked(&fake, &mut host)).sum();
+        assert!(looks > 0);
+        assert_eq!(host.failures, Vec::<String>::new());
+        // A clock that was set back does not stop it.
+        fake.is_silent.set(false);
+        fake.devices.replace(device(0));
+        fake.now.set(fake.now.get() - 3_600_000);
+        assert_eq!(asked(&fake, &mut host), 1);
+        assert_eq!(told(&mut host), [100.0, 100.0]);
     }
 }

@@ -68,7 +68,7 @@ impl Bar {
                 );
                 self.note.clone_from(&progress.note);
             }
-            Observation::Gone(_) => panic!("frames never say that"),
+            Observation::Gone(_) | Observation::Gauge(_) => panic!("frames never say that"),
         }
         let weighing = self
             .steps
@@ -91,6 +91,7 @@ fn id_of(observation: &Observation) -> (&str, Option<&str>) {
         Observation::Job(job) => (&job.id, job.run.as_deref()),
         Observation::Progress(progress) => (&progress.id, progress.run.as_deref()),
         Observation::Gone(gone) => (&gone.id, gone.run.as_deref()),
+        Observation::Gauge(gauge) => panic!("frames never say {}", gauge.name),
     }
 }
 
@@ -177,7 +178,13 @@ fn percents(player: &Player, connection: &str) -> BTreeMap<String, f64> {
         }
         let none = BTreeSet::new();
         let cached = cached.get(id).unwrap_or(&none);
-        let needed = needed(graph, outputs, cached);
+        // A lazy input that nobody asked for is behind what is finished, and weighs nothing.
+        let over = data["nodes"].as_object().unwrap().iter();
+        let over = over.filter(|(_, node)| node["state"] == "finished");
+        let over: BTreeSet<String> = over.map(|(id, _)| id.clone()).collect();
+        let open = needed(graph, outputs, &(&over | cached));
+        let mut needed = needed(graph, outputs, cached);
+        needed.retain(|id| open.contains(id) || !data["nodes"][id].is_null());
         let mut done = 0.0;
         for node in &needed {
             done += fraction(&data["nodes"], node);

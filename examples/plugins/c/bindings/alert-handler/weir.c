@@ -220,6 +220,11 @@ void weir_plugin_types_job_ref_free(weir_plugin_types_job_ref_t *ptr) {
   weir_option_string_free(&ptr->run);
 }
 
+void weir_plugin_types_gauge_free(weir_plugin_types_gauge_t *ptr) {
+  weir_string_free(&ptr->name);
+  weir_plugin_types_list_label_free(&ptr->labels);
+}
+
 void weir_plugin_types_observation_free(weir_plugin_types_observation_t *ptr) {
   switch ((int32_t) ptr->tag) {
     case 0: {
@@ -232,6 +237,10 @@ void weir_plugin_types_observation_free(weir_plugin_types_observation_t *ptr) {
     }
     case 2: {
       weir_plugin_types_job_ref_free(&ptr->val.gone);
+      break;
+    }
+    case 3: {
+      weir_plugin_types_gauge_free(&ptr->val.gauge);
       break;
     }
   }

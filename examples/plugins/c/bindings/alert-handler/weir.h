@@ -155,12 +155,26 @@ typedef struct weir_plugin_types_job_ref_t {
   weir_option_string_t   run;
 } weir_plugin_types_job_ref_t;
 
+// A value of the provider's own that rises and falls, as the memory of a GPU: droppable, the host keeps the last one per name and
+// labels, in memory alone, until it was not told for long or contact is lost. Shown as the metric `weir_provider_NAME`.
+typedef struct weir_plugin_types_gauge_t {
+  // With its base unit, as Prometheus wants it: `gpu_memory_used_bytes`. `[a-z][a-z0-9_]*`, at most 100 bytes, and no suffix that
+  // says another kind of metric (`_total`, `_count`, `_sum`, `_bucket`).
+  weir_string_t   name;
+  // At most 8, each name once and of the same characters; `source` is the host's. Together with the name they are the series, of
+  // which a source has at most 64.
+  weir_plugin_types_list_label_t   labels;
+  // Finite.
+  double   value;
+} weir_plugin_types_gauge_t;
+
 typedef struct weir_plugin_types_observation_t {
   uint8_t tag;
   union {
     weir_plugin_types_job_t     job;
     weir_plugin_types_progress_t     progress;
     weir_plugin_types_job_ref_t     gone;
+    weir_plugin_types_gauge_t     gauge;
   } val;
 } weir_plugin_types_observation_t;
 
@@ -168,6 +182,7 @@ typedef struct weir_plugin_types_observation_t {
 #define WEIR_PLUGIN_TYPES_OBSERVATION_PROGRESS 1
 // The provider no longer knows it.
 #define WEIR_PLUGIN_TYPES_OBSERVATION_GONE 2
+#define WEIR_PLUGIN_TYPES_OBSERVATION_GAUGE 3
 
 typedef weir_plugin_types_timestamp_t weir_plugin_host_timestamp_t;
 
@@ -398,6 +413,8 @@ void weir_plugin_types_job_free(weir_plugin_types_job_t *ptr);
 void weir_plugin_types_progress_free(weir_plugin_types_progress_t *ptr);
 
 void weir_plugin_types_job_ref_free(weir_plugin_types_job_ref_t *ptr);
+
+void weir_plugin_types_gauge_free(weir_plugin_types_gauge_t *ptr);
 
 void weir_plugin_types_observation_free(weir_plugin_types_observation_t *ptr);
 

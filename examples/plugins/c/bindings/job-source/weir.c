@@ -81,11 +81,11 @@ __attribute__((__weak__, __export_name__("cabi_post_weir:plugin/jobs@0.1.0#poll"
 void __wasm_export_exports_weir_plugin_jobs_poll_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
-      size_t len3 = *((size_t*) (arg0 + (2*sizeof(void*))));
-      if (len3 > 0) {
-        uint8_t *ptr4 = *((uint8_t **) (arg0 + sizeof(void*)));
-        for (size_t i5 = 0; i5 < len3; i5++) {
-          uint8_t *base = ptr4 + i5 * (72+20*sizeof(void*));
+      size_t len6 = *((size_t*) (arg0 + (2*sizeof(void*))));
+      if (len6 > 0) {
+        uint8_t *ptr7 = *((uint8_t **) (arg0 + sizeof(void*)));
+        for (size_t i8 = 0; i8 < len6; i8++) {
+          uint8_t *base = ptr7 + i8 * (72+20*sizeof(void*));
           (void) base;
           switch ((int32_t) (int32_t) *((uint8_t*) (base + 0))) {
             case 0: {
@@ -238,9 +238,30 @@ void __wasm_export_exports_weir_plugin_jobs_poll_post_return(uint8_t * arg0) {
               }
               break;
             }
+            case 3: {
+              if ((*((size_t*) (base + (8+1*sizeof(void*))))) > 0) {
+                free(*((uint8_t **) (base + 8)));
+              }
+              size_t len3 = *((size_t*) (base + (8+3*sizeof(void*))));
+              if (len3 > 0) {
+                uint8_t *ptr4 = *((uint8_t **) (base + (8+2*sizeof(void*))));
+                for (size_t i5 = 0; i5 < len3; i5++) {
+                  uint8_t *base = ptr4 + i5 * (4*sizeof(void*));
+                  (void) base;
+                  if ((*((size_t*) (base + sizeof(void*)))) > 0) {
+                    free(*((uint8_t **) (base + 0)));
+                  }
+                  if ((*((size_t*) (base + (3*sizeof(void*))))) > 0) {
+                    free(*((uint8_t **) (base + (2*sizeof(void*)))));
+                  }
+                }
+                free(ptr4);
+              }
+              break;
+            }
           }
         }
-        free(ptr4);
+        free(ptr7);
       }
       switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + (3*sizeof(void*))))) {
         case 0: {
@@ -381,6 +402,11 @@ void weir_plugin_types_job_ref_free(weir_plugin_types_job_ref_t *ptr) {
   weir_option_string_free(&ptr->run);
 }
 
+void weir_plugin_types_gauge_free(weir_plugin_types_gauge_t *ptr) {
+  weir_string_free(&ptr->name);
+  weir_plugin_types_list_label_free(&ptr->labels);
+}
+
 void weir_plugin_types_observation_free(weir_plugin_types_observation_t *ptr) {
   switch ((int32_t) ptr->tag) {
     case 0: {
@@ -393,6 +419,10 @@ void weir_plugin_types_observation_free(weir_plugin_types_observation_t *ptr) {
     }
     case 2: {
       weir_plugin_types_job_ref_free(&ptr->val.gone);
+      break;
+    }
+    case 3: {
+      weir_plugin_types_gauge_free(&ptr->val.gauge);
       break;
     }
   }
@@ -886,20 +916,20 @@ uint8_t * __wasm_export_exports_weir_plugin_jobs_poll(int32_t arg, uint8_t * arg
   }
   uint8_t *ptr = (uint8_t *) &RET_AREA;
   if ((ret).is_err) {
-    const exports_weir_plugin_jobs_failure_t *payload47 = &(ret).val.err;*((int8_t*)(ptr + 0)) = 1;
-    *((size_t*)(ptr + (2*sizeof(void*)))) = ((*payload47).message).len;
-    *((uint8_t **)(ptr + sizeof(void*))) = (uint8_t *) ((*payload47).message).ptr;
-    if (((*payload47).kind).is_some) {
-      const weir_plugin_types_failure_kind_t *payload49 = &((*payload47).kind).val;
+    const exports_weir_plugin_jobs_failure_t *payload48 = &(ret).val.err;*((int8_t*)(ptr + 0)) = 1;
+    *((size_t*)(ptr + (2*sizeof(void*)))) = ((*payload48).message).len;
+    *((uint8_t **)(ptr + sizeof(void*))) = (uint8_t *) ((*payload48).message).ptr;
+    if (((*payload48).kind).is_some) {
+      const weir_plugin_types_failure_kind_t *payload50 = &((*payload48).kind).val;
       *((int8_t*)(ptr + (3*sizeof(void*)))) = 1;
-      *((int8_t*)(ptr + (1+3*sizeof(void*)))) = (int32_t) *payload49;
+      *((int8_t*)(ptr + (1+3*sizeof(void*)))) = (int32_t) *payload50;
     } else {
       *((int8_t*)(ptr + (3*sizeof(void*)))) = 0;
     }
-    if (((*payload47).retry_after_ms).is_some) {
-      const uint32_t *payload51 = &((*payload47).retry_after_ms).val;
+    if (((*payload48).retry_after_ms).is_some) {
+      const uint32_t *payload52 = &((*payload48).retry_after_ms).val;
       *((int8_t*)(ptr + (4+3*sizeof(void*)))) = 1;
-      *((int32_t*)(ptr + (8+3*sizeof(void*)))) = (int32_t) (*payload51);
+      *((int32_t*)(ptr + (8+3*sizeof(void*)))) = (int32_t) (*payload52);
     } else {
       *((int8_t*)(ptr + (4+3*sizeof(void*)))) = 0;
     }
@@ -908,10 +938,10 @@ uint8_t * __wasm_export_exports_weir_plugin_jobs_poll(int32_t arg, uint8_t * arg
     *((size_t*)(ptr + (2*sizeof(void*)))) = ((*payload).observations).len;
     *((uint8_t **)(ptr + sizeof(void*))) = (uint8_t *) ((*payload).observations).ptr;
     if (((*payload).cursor).is_some) {
-      const weir_string_t *payload46 = &((*payload).cursor).val;
+      const weir_string_t *payload47 = &((*payload).cursor).val;
       *((int8_t*)(ptr + (3*sizeof(void*)))) = 1;
-      *((size_t*)(ptr + (5*sizeof(void*)))) = (*payload46).len;
-      *((uint8_t **)(ptr + (4*sizeof(void*)))) = (uint8_t *) (*payload46).ptr;
+      *((size_t*)(ptr + (5*sizeof(void*)))) = (*payload47).len;
+      *((uint8_t **)(ptr + (4*sizeof(void*)))) = (uint8_t *) (*payload47).ptr;
     } else {
       *((int8_t*)(ptr + (3*sizeof(void*)))) = 0;
     }
