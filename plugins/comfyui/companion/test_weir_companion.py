@@ -23,6 +23,7 @@ class Weir:
         self.status = 202
         self.delay = 0.0
         self.headers = {}
+        self.hung_up = 0
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -41,6 +42,11 @@ class Weir:
             def log_message(self, *args):
                 pass
 
+            def finish(self):
+                super().finish()
+                weir.hung_up += 1
+
+        self.handler = Handler
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         # A client that gave up waiting is what some tests are about.
@@ -203,6 +209,15 @@ class CompanionTest(unittest.TestCase):
         self.assertEqual(nodes[-1], last)
         self.assertEqual(len(nodes), companion.WAITING_MAX)
         self.assertTrue(all(len(body["frames"]) <= companion.POST_FRAMES_MAX for body in taken))
+
+    def test_a_connection_that_weir_closed_meanwhile_is_no_trouble(self):
+        self.weir.handler.timeout = 0.05
+        self.start(interval=0.01)
+        with self.assertNoLogs(companion.log, logging.INFO):
+            for count in range(1, 4):
+                self.server.send_sync("execution_start", {"prompt_id": str(count), "timestamp": 1})
+                wait_for(lambda: len(self.weir.frames()) == count)
+                wait_for(lambda: self.weir.hung_up == count)
 
     def test_the_order_of_a_prompt_is_kept_and_older_progress_gives_way(self):
         mailbox = companion.Mailbox()

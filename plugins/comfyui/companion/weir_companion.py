@@ -157,16 +157,13 @@ class Post:
         return token
 
     def send(self, body):
-        if self._connection is None:
-            self._connection = self._connect()
         headers = {
             "authorization": "Bearer " + self._token(),
             "content-type": "application/json",
             "user-agent": "weir-companion/" + VERSION,
         }
         try:
-            self._connection.request("POST", self._path, body=body, headers=headers)
-            answer = self._connection.getresponse()
+            answer = self._answer(body, headers)
             # An answer of weir's is short; another server's is not read for ever.
             answer.read(64 * 1024)
             if answer.will_close or not answer.isclosed():
@@ -182,6 +179,20 @@ class Post:
         if status in (401, 403):
             raise Refused("weir refuses the token (%d)" % status, BACKOFF_MAX)
         raise Refused("weir answered %d" % status, _retry_after(answer))
+
+    def _answer(self, body, headers):
+        if self._connection is not None:
+            try:
+                return self._ask(body, headers)
+            except (ConnectionError, http.client.RemoteDisconnected):
+                # weir closes a connection that was idle for a while. A report that comes twice does no harm.
+                self.close()
+        self._connection = self._connect()
+        return self._ask(body, headers)
+
+    def _ask(self, body, headers):
+        self._connection.request("POST", self._path, body=body, headers=headers)
+        return self._connection.getresponse()
 
     def close(self):
         connection, self._connection = self._connection, None

@@ -89,6 +89,7 @@ impl Source {
             Err(trouble) => return Err(trouble.into()),
         };
         if version.is_none_or(|version| version >= CANCEL_SINCE) {
+            is_meant(locate(&client, &job.id)?, job)?;
             match cancel_job(&client, &job.id) {
                 // A server that is older than it says.
                 Err(Trouble::Status(404 | 405, _)) => {}
@@ -98,7 +99,7 @@ impl Source {
             }
         }
         let is_targeted = version.is_some_and(|version| version >= TARGETED_SINCE);
-        cancel_queued(&client, &job.id, is_targeted)
+        cancel_queued(&client, job, is_targeted)
     }
 
     /// Posts the same prompt again, under a new id.
@@ -251,12 +252,25 @@ fn cancel_job<F: Far>(client: &Client<'_, F>, id: &str) -> Result<bool, Trouble>
     Ok(parse::<Cancelled>(&path, body)?.cancelled)
 }
 
+/// An id that was posted again stands for another run by now, and the server knows nothing but ids.
+fn is_meant(found: Option<Key>, job: &JobRef) -> Result<(), Failure> {
+    let found = found.and_then(|key| key.run);
+    match (&found, &job.run) {
+        (Some(found), Some(meant)) if found != meant => Err(refused(
+            FailureKind::Unsupported,
+            "refused: this id was posted again, and the server cannot tell the runs apart",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Cancels on a server that has no address for it: by what stands in the queue at this moment.
 fn cancel_queued<F: Far>(
     client: &Client<'_, F>,
-    id: &str,
+    job: &JobRef,
     is_targeted: bool,
 ) -> Result<(), Failure> {
+    let id = job.id.as_str();
     let queue: Queue = client.json("/queue")?;
     let count = |prompts: &[Prompt]| prompts.iter().filter(|prompt| prompt.id == id).count();
     let running = count(&queue.queue_running.good);
@@ -267,6 +281,9 @@ fn cancel_queued<F: Far>(
             "refused: this id stands in the queue more than once, and the server cannot tell them apart",
         ));
     }
+    let all = queue.queue_running.good.iter();
+    let mut all = all.chain(&queue.queue_pending.good);
+    is_meant(all.find(|prompt| prompt.id == id).map(Key::of_prompt), job)?;
     if pending == 1 {
         let body = format!("{{\"delete\":[{}]}}", quoted(id));
         client.post("/queue", body)?;
@@ -370,7 +387,8 @@ fn post<F: Far>(
 /// The job that an answer speaks of. The answer has no creation time, so the server is asked once more; where that
 /// gives nothing, the number is all there is on older servers and the id on newer ones.
 fn posted<F: Far>(client: &Client<'_, F>, response: &Response) -> Option<JobRef> {
-    let posted: Posted = serde_json::from_slice(&response.body).ok()?;
+    // An error of a node may quote NaN.
+    let posted: Posted = parse("/prompt", response.body.clone()).ok()?;
     let id = posted.prompt_id.0?;
     let run = match locate(client, &id) {
         Ok(Some(key)) => key.run,

@@ -14,6 +14,9 @@ pub mod queue;
 
 /// The host allows 32 requests a call; a round needs a few of them for its lists.
 pub const LOOKUPS_MAX: usize = 16;
+/// No look-up begins later in a poll than this: a slow server is followed over several polls, and the host allows 30 s
+/// for one.
+const LOOKUPS_UNTIL: u64 = 10_000;
 /// How long "in neither queue nor history" is believed: a prompt does not come back, but a proxy can lie.
 const GONE_FOR: u64 = 10 * 60 * 1000;
 const GONE_MAX: usize = 5000;
@@ -44,6 +47,11 @@ impl<F: Far> Context<'_, F> {
         }
     }
 
+    /// Whether this poll may look one more up.
+    pub fn has_time(&self) -> bool {
+        self.client.far.now().saturating_sub(self.now) < LOOKUPS_UNTIL
+    }
+
     /// Looks up jobs that left the queue, at most `room` of them. Says whether every answer could be read.
     pub fn follow(
         &mut self,
@@ -52,7 +60,10 @@ impl<F: Far> Context<'_, F> {
         jobs: &mut Vec<Job>,
     ) -> Result<bool, Trouble> {
         let mut is_sure = true;
-        for key in missing.into_iter().take(room) {
+        for (count, key) in missing.into_iter().take(room).enumerate() {
+            if count > 0 && !self.has_time() {
+                return Ok(false);
+            }
             match self.look_up(&key)? {
                 Lookup::Found(entry) => {
                     jobs.push(self.views().finished(&entry));

@@ -12,7 +12,7 @@ use weir_sdk::{Failure, Far, Level};
 use crate::bindings::exports::weir::plugin::streams::{
     Endpoint, Frame as Incoming, Message, Protocol, Reaction,
 };
-use crate::client::{Client, parse, segment};
+use crate::client::{Client, Trouble, parse, segment};
 use crate::frame::Frame;
 use crate::job::Views;
 use crate::live::{Beginning, Run};
@@ -331,13 +331,17 @@ impl<F: Far> Stream<'_, F> {
         if self.now < self.memory.not_before {
             return None;
         }
-        self.know_version();
-        let remaining = self.client.json::<Remaining>("/prompt");
-        let is_long = |remaining: &Remaining| remaining.exec_info.queue_remaining > REMAINING_MAX;
-        if remaining.as_ref().is_ok_and(is_long) {
+        let is_worth_it = match self.client.json::<Remaining>("/prompt") {
+            Ok(remaining) => remaining.exec_info.queue_remaining <= REMAINING_MAX,
+            // It stalls, loading a model maybe; one request waits for it, and the polls go on.
+            Err(Trouble::NoAnswer(_)) => false,
+            Err(_) => true,
+        };
+        if !is_worth_it {
             self.memory.not_before = self.now + UNREADABLE_FOR;
             return None;
         }
+        self.know_version();
         let answer = self.client.get("/queue");
         let wait = match &answer {
             Ok(body) => READ_EVERY + body.len() as u64 / BYTES_PER_MILLISECOND,

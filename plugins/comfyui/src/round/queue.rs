@@ -169,8 +169,11 @@ fn unreadable<F: Far>(context: &mut Context<'_, F>, remaining: u64) -> Result<Fo
         turn.rotate_left(start);
     }
     turn.truncate(LOOKUPS_MAX);
-    context.memory.queue.followed = turn.last().cloned();
-    for key in turn {
+    for (count, key) in turn.into_iter().enumerate() {
+        if count > 0 && !context.has_time() {
+            break;
+        }
+        context.memory.queue.followed = Some(key.clone());
         // Absent means nothing here: it may wait in the queue.
         if let Lookup::Found(entry) = context.look_up(&key)? {
             jobs.push(context.views().finished(&entry));

@@ -56,6 +56,29 @@ fn a_new_server_is_asked_to_cancel_the_job_itself() {
 }
 
 #[test]
+fn a_cancel_meets_no_other_run_of_the_same_id() {
+    for (version, has_jobs) in [("0.33.0", true), ("0.3.64", false), ("0.3.40", false)] {
+        let fake = fake(version, has_jobs);
+        let meant = |run: &str| JobRef {
+            id: "id-300".to_owned(),
+            run: Some(run.to_owned()),
+        };
+        source(CONFIG).cancel(&fake, &meant("300:300")).unwrap();
+        assert!(!posts(&fake).is_empty(), "{version}");
+        // It ended, and its client posted the same id again.
+        fake.running.borrow_mut()[0][0] = json!(310);
+        let failure = source(CONFIG).cancel(&fake, &meant("300:300")).unwrap_err();
+        assert_eq!(failure.kind, Some(FailureKind::Unsupported));
+        assert!(
+            failure.message.starts_with("refused: "),
+            "{}",
+            failure.message
+        );
+        assert_eq!(posts(&fake), [], "{version}");
+    }
+}
+
+#[test]
 fn a_server_with_targeted_interrupts_is_told_which_prompt() {
     // The last one says that it is newer than it is.
     for version in ["0.3.57", "0.3.64", "0.3.75+git", "0.25.9", "0.30.0"] {

@@ -32,6 +32,10 @@ pub(crate) struct Fake {
     pub(crate) devices: RefCell<Value>,
     /// It has no `/system_stats`.
     pub(crate) is_silent: Cell<bool>,
+    /// How long each answer takes, in milliseconds.
+    pub(crate) delay: Cell<u64>,
+    /// When something was asked last.
+    pub(crate) asked_at: Cell<u64>,
 }
 
 impl Fake {
@@ -220,6 +224,8 @@ impl Far for Fake {
     }
 
     fn send(&self, request: Request) -> Result<Response, Failure> {
+        self.asked_at.set(self.now.get());
+        self.later(self.delay.get());
         let path = request.url.strip_prefix("http://comfy:8188").unwrap();
         if request.method == "POST" {
             let (status, body) = self.change(path, request.body.unwrap());

@@ -59,6 +59,14 @@ impl Host {
         }
     }
 
+    /// One page of a round.
+    pub(crate) fn poll(&mut self, source: &mut Source, far: &impl Far) {
+        let page = source
+            .poll(far, self.cursor.as_deref(), &self.open())
+            .unwrap();
+        self.take(page, &mut Vec::new());
+    }
+
     fn take(&mut self, page: Page, missing: &mut Vec<JobRef>) {
         assert!(page.cursor.as_ref().unwrap().len() < 64 * 1024);
         self.cursor = page.cursor;

@@ -66,6 +66,32 @@ fn a_quiet_old_server_is_asked_once_a_round_and_now_and_then_for_its_history() {
 }
 
 #[test]
+fn a_slow_server_is_followed_over_several_polls() {
+    for has_jobs in [true, false] {
+        let fake = Fake::new(has_jobs);
+        fake.running
+            .borrow_mut()
+            .extend((1..=40).map(|number| item(number, json!({}))));
+        let (mut host, mut instance) = (Host::default(), source(CONFIG));
+        host.round(&mut instance, &fake);
+        // All of them end at once, and every answer takes three seconds.
+        let ended = fake.running.take();
+        fake.history.borrow_mut().extend(ended);
+        fake.delay.set(3_000);
+        let mut polls = 0;
+        while ids(&host, JobState::Completed).len() < 40 {
+            polls += 1;
+            assert!(polls < 30, "{:?}", ids(&host, JobState::Completed));
+            let began = fake.now.get();
+            host.poll(&mut instance, &fake);
+            assert!(fake.asked_at.get() - began < 20_000, "jobs: {has_jobs}");
+        }
+        // An old server tells all of them in one window of its history.
+        assert_eq!(polls > 1, has_jobs, "{polls}");
+    }
+}
+
+#[test]
 fn a_frame_is_a_reason_to_look_for_what_came_and_went_between_two_looks() {
     let fake = Fake::new(false);
     let (mut host, mut instance) = (Host::default(), source(CONFIG));

@@ -491,7 +491,7 @@ fn a_prompt_costs_one_look_at_the_queue_and_a_heavy_queue_few() {
         fake.later(100);
         instance.on_frames(&fake, progress("id-7", value)).unwrap();
     }
-    assert_eq!(fake.asked(), ["/system_stats", "/prompt", "/queue"]);
+    assert_eq!(fake.asked(), ["/prompt", "/system_stats", "/queue"]);
     // A prompt that is in nobody's queue.
     for value in 0..40 {
         fake.later(100);
