@@ -42,7 +42,7 @@ impl Stage {
             _folder: secrets,
         };
         stage
-            .source(|source| source["rung"] == "poll+stream" && source["status"] == "ok")
+            .source(|source| source["rung"] == "poll+stream+submit" && source["status"] == "ok")
             .await;
         stage
     }
@@ -174,6 +174,7 @@ async fn a_prompt_of_another_client_has_its_progress_from_the_companion_alone() 
             .source(|source| source["companion"]["reports"] == 1)
             .await;
         assert_eq!(source["companion"]["frames"], frames.len());
+        assert_eq!(source["rung"], "poll+stream+submit+companion");
         // One progress, whoever tells it: weir's own prompt after it comes from the socket.
         let own = stage
             .prompt(&json!({"prompt": stage.fake.graph()}))

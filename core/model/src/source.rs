@@ -18,6 +18,8 @@ pub struct Rounds {
     /// The absence of a job that was not seen since the configuration changed is evidence.
     unseen_counts: bool,
     open: BTreeMap<JobRef, OpenJob>,
+    /// Of the next job that comes to `open`.
+    next_arrival: u64,
     mentioned: HashSet<JobRef>,
     gone: HashSet<JobRef>,
     /// Cancelled through weir: their absence is what was asked for.
@@ -36,6 +38,8 @@ pub struct Rounds {
 
 #[derive(Clone, Debug)]
 struct OpenJob {
+    /// Its place among the open jobs in the order in which they came.
+    arrival: u64,
     /// Of the last view that was acknowledged; none after a restart, when every view counts as changed.
     view: Option<u64>,
     status: Status,
@@ -65,20 +69,21 @@ pub struct RoundEnd {
 }
 
 impl Rounds {
-    /// `open`: the executions of this source that are not closed, as the store has them. `unseen_counts` is false
+    /// `open`: the executions of this source that are not closed, as the store has them, oldest first. `unseen_counts` is false
     /// after a change of configuration: absence is no evidence until a job was seen again.
     pub fn new(
         lost_after: SignedDuration,
         unseen_counts: bool,
         open: impl IntoIterator<Item = (JobRef, Status)>,
     ) -> Rounds {
-        let open = open
-            .into_iter()
-            .map(|(job, status)| (job, OpenJob::new(status)))
+        let numbered = (0..).zip(open);
+        let open: BTreeMap<JobRef, OpenJob> = numbered
+            .map(|(arrival, (job, status))| (job, OpenJob::new(status, arrival)))
             .collect();
         Rounds {
             lost_after,
             unseen_counts,
+            next_arrival: open.values().map(|job| job.arrival + 1).max().unwrap_or(0),
             open,
             mentioned: HashSet::new(),
             gone: HashSet::new(),
@@ -113,9 +118,16 @@ impl Rounds {
         }
     }
 
-    /// The jobs a poll is asked about, at most `limit`.
+    /// The jobs a poll is asked about, at most `limit`, oldest first.
     pub fn open(&self, limit: usize) -> Vec<JobRef> {
-        self.open.keys().take(limit).cloned().collect()
+        let mut jobs: Vec<(&JobRef, u64)> = self
+            .open
+            .iter()
+            .map(|(job, known)| (job, known.arrival))
+            .collect();
+        jobs.sort_unstable_by_key(|(_, arrival)| *arrival);
+        jobs.truncate(limit);
+        jobs.into_iter().map(|(job, _)| job.clone()).collect()
     }
 
     /// The provider took (true) or did not keep to (false) a cancel of this job.
@@ -210,10 +222,15 @@ impl Rounds {
             self.leaving.remove(&reference);
             self.open.remove(&reference);
         } else {
+            let arrival = self.open.get(&reference).map(|known| known.arrival);
+            let arrival = arrival.unwrap_or_else(|| {
+                self.next_arrival += 1;
+                self.next_arrival - 1
+            });
             let known = OpenJob {
                 view: Some(view_hash(job)),
                 last_seen: Some(now),
-                ..OpenJob::new(status)
+                ..OpenJob::new(status, arrival)
             };
             self.open.insert(reference.clone(), known);
         }
@@ -337,8 +354,9 @@ impl Rounds {
 }
 
 impl OpenJob {
-    fn new(status: Status) -> OpenJob {
+    fn new(status: Status, arrival: u64) -> OpenJob {
         OpenJob {
+            arrival,
             view: None,
             status,
             last_seen: None,
@@ -436,6 +454,18 @@ mod tests {
 
     fn rounds() -> Rounds {
         Rounds::new(SignedDuration::from_secs(60), true, [])
+    }
+
+    #[test]
+    fn a_poll_is_asked_about_the_oldest_first() {
+        let stored = [("z", Status::Queued), ("m", Status::Running)];
+        let stored = stored.map(|(id, status)| (reference(id), status));
+        let mut r = Rounds::new(SignedDuration::from_secs(60), true, stored);
+        let states = ["c", "b", "m", "z"].map(|id| job(id, JobState::Running));
+        round(&mut r, 0, states.to_vec());
+        let ids = |limit| -> Vec<String> { r.open(limit).into_iter().map(|job| job.id).collect() };
+        assert_eq!(ids(9), ["z", "m", "c", "b"]);
+        assert_eq!(ids(2), ["z", "m"]);
     }
 
     #[test]

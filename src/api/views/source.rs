@@ -27,8 +27,9 @@ pub struct SourceView {
     pub polls: u64,
     pub failures: u64,
     pub control: bool,
-    /// How jobs are seen now: `poll`, or `poll+stream` while every stream is connected.
-    pub rung: &'static str,
+    /// How jobs are seen now: `poll`, with `+stream` while every stream is connected, `+submit` where jobs can be handed
+    /// over through weir, `+companion` once one reported.
+    pub rung: String,
     pub stream: Option<StreamView>,
     /// The companion beside the provider; none where nobody may report.
     pub companion: Option<CompanionView>,
@@ -115,11 +116,22 @@ impl StreamView {
     }
 }
 
-fn rung(stream: Option<&StreamHealth>) -> &'static str {
-    match stream.map(|stream| stream.state) {
-        Some(StreamState::Connected) => "poll+stream",
-        _ => "poll",
+fn rung(source: &Source) -> String {
+    let stream = source.stream.as_ref().map(|stream| stream.state);
+    let plugin = source.plugin.as_ref();
+    let can_submit = plugin.is_some_and(|plugin| plugin.capabilities.control);
+    let reported = source.companion.is_some_and(|c| c.reports > 0);
+    let mut rung = "poll".to_owned();
+    for (step, taken) in [
+        ("+stream", stream == Some(StreamState::Connected)),
+        ("+submit", source.control && can_submit),
+        ("+companion", reported),
+    ] {
+        if taken {
+            rung.push_str(step);
+        }
     }
+    rung
 }
 
 impl SourceView {
@@ -139,7 +151,7 @@ impl SourceView {
             polls: health.polls,
             failures: health.failures,
             control: source.control,
-            rung: rung(source.stream.as_ref()),
+            rung: rung(source),
             stream: source.stream.as_ref().map(StreamView::new),
             companion: source.companion.map(CompanionView::new),
             gauges: health.gauges.series().iter().map(GaugeView::new).collect(),
