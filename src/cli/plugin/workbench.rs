@@ -15,6 +15,7 @@ use weir_core::plugin::{
     AllowRule, CallError, HostOptions, Limits, PluginHost, PluginSpec, Role, WasmBytes,
 };
 use weir_model::alert::notification::{AlertStatus, Notification, NotifiedAlert, Severity};
+use weir_model::config::ReceiverConfig;
 use weir_model::observation::{Coverage, FailureKind, Observation, Page};
 
 /// How often the file is looked at with `--watch`.
@@ -78,7 +79,7 @@ impl Subject {
             .receivers
             .iter()
             .find(|receiver| receiver.name == *name)
-            .map(|receiver| &receiver.entry)
+            .and_then(ReceiverConfig::plugin)
             .filter(|_| role == Role::Handler);
         let entry = source.or(receiver).ok_or_else(|| {
             CliError::usage(format!(

@@ -12,7 +12,8 @@ use reqwest::dns::{Addrs, Name, Resolving};
 use url::Host;
 
 use super::rule::{HttpScheme, Origin};
-use super::{Failure, tls, transient};
+use super::{Failure, tls_failure, transient};
+use crate::tls;
 
 /// Origins whose clients, and so their idle connections, are kept; the one unused for longest makes room.
 const CLIENTS_MAX: usize = 16;
@@ -100,8 +101,14 @@ impl Clients {
     fn build(&self, origin: &Origin, pin: &PinnedResolver) -> Result<Client, Failure> {
         tls::install_crypto();
         let (config, https_only) = match origin.scheme() {
-            HttpScheme::Https => (tls::verifying()?.as_ref().clone(), true),
-            HttpScheme::Http => (tls::trusting_nobody()?, false),
+            HttpScheme::Https => {
+                let config = tls::verifying().map_err(tls_failure)?;
+                (config.as_ref().clone(), true)
+            }
+            HttpScheme::Http => {
+                let config = tls::trusting_nobody().map_err(tls_failure)?;
+                (config, false)
+            }
         };
         Client::builder()
             .no_proxy()
