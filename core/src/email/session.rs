@@ -41,6 +41,8 @@ pub(super) enum Step {
     Greeting,
     StartTls,
     Tls,
+    /// After STARTTLS the server is greeted anew.
+    Hello,
     SignIn,
     Sender,
     Recipient,
@@ -54,6 +56,7 @@ impl Step {
             Step::Greeting => "the greeting",
             Step::StartTls => "STARTTLS",
             Step::Tls => "TLS",
+            Step::Hello => "EHLO",
             Step::SignIn => "signing in",
             Step::Sender => "the sender",
             Step::Recipient => "the recipients",
@@ -115,9 +118,13 @@ impl Session {
                 Wire::upgraded(encrypt(tcp, settings, authorities).await?)
             }
         };
-        step.set(Step::Greeting);
+        let next = match settings.tls {
+            EmailTls::StartTls => Step::Hello,
+            EmailTls::Tls | EmailTls::None => Step::Greeting,
+        };
+        step.set(next);
         let connection = AsyncSmtpConnection::connect_with_transport(Box::new(wire), &hello).await;
-        let connection = connection.map_err(|error| refused(&server, Step::Greeting, &error))?;
+        let connection = connection.map_err(|error| refused(&server, next, &error))?;
         let mut session = Session { connection, server };
         if let Some(credentials) = credentials {
             step.set(Step::SignIn);
