@@ -16,8 +16,7 @@ pub(crate) async fn run(
     clock: Clock,
     stopping: Stopping,
 ) {
-    // Without one the builder panics; a second one is refused, and that is fine.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::install_crypto();
     let client = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())

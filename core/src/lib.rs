@@ -7,6 +7,7 @@ pub mod clock;
 pub mod control;
 mod cursor;
 mod deadman;
+mod email;
 pub mod exposition;
 pub mod feed;
 pub mod journal;
@@ -21,6 +22,7 @@ pub mod sampler;
 pub mod source;
 pub mod stream;
 pub mod supervise;
+mod tls;
 pub mod trouble;
 pub mod workflow;
 

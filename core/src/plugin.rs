@@ -36,6 +36,7 @@ use uuid::Uuid;
 use weir_model::observation::FailureKind;
 
 pub use contract::CONTRACT_VERSION;
+pub(crate) use credential::Redactor;
 pub use credential::{Credential, CredentialError, Scheme, Secret, default_account};
 pub use egress::{
     AllowRule, EventBody, Grant, HttpScheme, Origin, Resolve, RuleError, Socket, StreamConnection,

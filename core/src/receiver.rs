@@ -1,35 +1,32 @@
 //! The receiver actor: takes messages for one receiver out of the outbox and keeps the ledger of their delivery.
 
+mod courier;
+
 use crate::clock::Clock;
-use crate::journal::{
-    AlertCommit, Commit, JournalHandle, OutboxRow, OutboxState, OutboxUpdate, ReadError,
-};
-use crate::plugin::{CallError, PluginHandle, PluginState};
+use crate::email::Mailer;
+use crate::journal::{JournalHandle, OutboxRow, ReadError};
+use crate::plugin::{PluginHandle, PluginState};
 use crate::supervise::{Guard, Panic};
 use crate::trouble::Troubles;
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message,
     ResponseActFuture, WrapFuture,
 };
+use courier::{Answer, Courier, bounded, deliver, raise_parked};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use weir_model::alert::delivery::{Attempt, Delivery, DeliveryState, FailureKind, Verdict};
+use weir_model::alert::delivery::{Attempt, FailureKind};
 use weir_model::alert::fact::receiver_subject;
 use weir_model::alert::notification::Notification;
 use weir_model::config::Rate;
-use weir_model::observation;
 
 /// Messages taken from the outbox at once.
 const BATCH: usize = 16;
 /// A parked receiver is tried again this often: somebody may have mended the far side.
 const PROBE: Duration = Duration::from_secs(15 * 60);
-/// Characters of an answer that the ledger keeps.
-const ANSWER_LEN_MAX: usize = 512;
-/// The annotation that says why a message comes from the fallback.
-const FALLBACK_REASON: &str = "fallback_reason";
 
 /// Rung when the outbox has something new; every receiver looks.
 #[derive(Clone, Debug)]
@@ -53,6 +50,7 @@ pub(crate) enum Target {
     /// The daemon's own log.
     Log,
     Plugin(PluginHandle),
+    Email(Arc<Mailer>),
     /// What was sound when the configuration was taken is not any more: a secret that is gone, say.
     Unusable(String),
 }
@@ -279,6 +277,37 @@ impl ReceiverActor {
         }));
     }
 
+    /// A wrong password is to show at the start, as a plugin's does, and not when the first alert cannot be sent. Looks
+    /// again while it is wrong, since no message may come that would. `was_wrong`: when last looked.
+    fn check(&self, mailer: Arc<Mailer>, was_wrong: bool, ctx: &mut Context<Self>) {
+        let clock = self.clock.clone();
+        let checked = async move {
+            if was_wrong {
+                clock.sleep(PROBE).await;
+            }
+            (mailer.check().await, mailer)
+        };
+        ctx.spawn(checked.into_actor(self).map(
+            move |(checked, mailer), actor: &mut Self, ctx: &mut Context<Self>| match checked {
+                _ if actor.stopping => {}
+                Err(refused) if refused.kind == FailureKind::Misconfigured => {
+                    actor.parked_until = actor.clock.now().checked_add(PROBE).ok();
+                    raise_parked(&actor.troubles, &actor.name, &refused.answer);
+                    actor.check(mailer, true, ctx);
+                }
+                Err(_) if was_wrong => actor.check(mailer, true, ctx),
+                Ok(()) if was_wrong => actor.works(ctx),
+                _ => {}
+            },
+        ));
+    }
+
+    /// Whatever parked it is mended: what waits may go.
+    fn works(&self, ctx: &mut Context<Self>) {
+        self.troubles.clear(&receiver_subject(&self.name));
+        ctx.notify(Ready);
+    }
+
     fn wake_in(&mut self, wait: Duration, ctx: &mut Context<Self>) {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
@@ -322,237 +351,6 @@ fn look(
     })
 }
 
-/// Carries one message: everything the actor needs outside of itself while it waits.
-struct Courier {
-    name: String,
-    target: Target,
-    fallback: Option<String>,
-    journal: JournalHandle,
-    troubles: Troubles,
-    bell: Bell,
-    clock: Clock,
-}
-
-/// What became of one message.
-struct Carried {
-    /// When it is tried again.
-    next: Option<Timestamp>,
-    parked: bool,
-}
-
-/// How the far side took it.
-struct Answer {
-    attempt: Attempt,
-    text: String,
-    receipt: Option<String>,
-}
-
-impl Courier {
-    /// Delivers and writes the ledger.
-    async fn carry(&self, row: OutboxRow, prior: Option<String>) -> Result<Carried, RoundFailed> {
-        let answer = match serde_json::from_str::<Notification>(&row.payload) {
-            Ok(notification) => deliver(&self.target, notification, prior).await,
-            Err(error) => Answer {
-                attempt: Attempt::Failed {
-                    kind: FailureKind::Permanent,
-                    retry_after: None,
-                },
-                text: format!("the stored message cannot be read: {error}"),
-                receipt: None,
-            },
-        };
-        let now = self.clock.now();
-        let mut delivery = Delivery {
-            state: if row.state == OutboxState::Failed {
-                DeliveryState::Failed
-            } else {
-                DeliveryState::Queued
-            },
-            attempts: row.attempts,
-            queued_at: row.created_at,
-            next_attempt_at: row.next_attempt_at,
-        };
-        let verdict = delivery.attempted(now, answer.attempt, rand::random());
-        let (state, next) = match verdict {
-            Verdict::Sent => (OutboxState::Sent, None),
-            Verdict::Retry { at } => (OutboxState::Failed, Some(at)),
-            Verdict::Park => (OutboxState::Failed, now.checked_add(PROBE).ok()),
-            Verdict::Dead => (OutboxState::Dead, None),
-        };
-        self.tell(verdict, &answer.text);
-        let update = OutboxUpdate {
-            id: row.id,
-            state,
-            attempts: delivery.attempts,
-            next_attempt_at: next,
-            updated_at: now,
-            answer: Some(bounded(&answer.text)),
-            receipt: answer.receipt,
-            receiver: None,
-        };
-        let commit = match (verdict, &self.fallback) {
-            (Verdict::Dead, Some(fallback)) => {
-                self.hand_over(&row, update, fallback, &answer.text, now)
-            }
-            _ => Commit::Outbox(update),
-        };
-        let sent = self
-            .journal
-            .try_commit(commit)
-            .map_err(|e| RoundFailed::Ledger(e.to_string()))?;
-        sent.await.map_err(|e| RoundFailed::Ledger(e.to_string()))?;
-        if verdict == Verdict::Dead {
-            self.bell.ring();
-        }
-        Ok(Carried {
-            next,
-            parked: verdict == Verdict::Park,
-        })
-    }
-
-    fn tell(&self, verdict: Verdict, answer: &str) {
-        let subject = receiver_subject(&self.name);
-        match verdict {
-            Verdict::Sent => self.troubles.clear(&subject),
-            Verdict::Retry { .. } => {
-                tracing::warn!(receiver = %self.name, answer = %bounded(answer), "not delivered, trying again later");
-            }
-            Verdict::Park => self.troubles.raise(
-                &subject,
-                &format!(
-                    "receiver {} is parked until its configuration changes: {}",
-                    self.name,
-                    bounded(answer)
-                ),
-            ),
-            Verdict::Dead => {
-                tracing::error!(receiver = %self.name, answer = %bounded(answer), "notification given up");
-            }
-        }
-    }
-
-    /// One transaction: this message is dead, the fallback gets it with the reason.
-    fn hand_over(
-        &self,
-        row: &OutboxRow,
-        update: OutboxUpdate,
-        fallback: &str,
-        why: &str,
-        now: Timestamp,
-    ) -> Commit {
-        let mut payload = row.payload.clone();
-        if let Ok(mut notification) = serde_json::from_str::<Notification>(&row.payload) {
-            let reason = format!("{} could not deliver this ({}).", self.name, bounded(why));
-            notification.receiver = fallback.to_owned();
-            notification.text = format!("{reason}\n{}", notification.text);
-            // A handler that sends no text, such as `webhook`, shows annotations.
-            let annotation = (FALLBACK_REASON.to_owned(), reason);
-            for alert in &mut notification.alerts {
-                alert.annotations.push(annotation.clone());
-            }
-            notification.common_annotations.push(annotation);
-            payload = serde_json::to_string(&notification).unwrap_or(payload);
-        }
-        let taken_over = OutboxRow {
-            id: self.journal.next_outbox_id(),
-            alert: row.alert,
-            key: row.key.clone(),
-            receiver: fallback.to_owned(),
-            payload,
-            state: OutboxState::Queued,
-            attempts: 0,
-            created_at: now,
-            next_attempt_at: Some(now),
-            updated_at: now,
-            answer: None,
-            receipt: None,
-        };
-        Commit::Alerts(AlertCommit {
-            events: Vec::new(),
-            system: Vec::new(),
-            alerts: Vec::new(),
-            outbox: vec![taken_over],
-            outbox_updates: vec![update],
-            checkpoint: None,
-            recorded_at: now,
-        })
-    }
-}
-
-async fn deliver(target: &Target, notification: Notification, prior: Option<String>) -> Answer {
-    match target {
-        Target::Log => {
-            tracing::info!(
-                target: "weir::alert",
-                severity = ?notification.severity,
-                status = ?notification.status,
-                title = %notification.title,
-                text = %notification.text,
-                "alert"
-            );
-            delivered("written to the log", None)
-        }
-        Target::Plugin(plugin) => match plugin.deliver(notification, prior).await {
-            Ok(receipt) => delivered("delivered", receipt),
-            Err(error) => {
-                let text = error.to_string();
-                let (kind, retry_after) = failure_of(&error);
-                failed(kind, retry_after, text)
-            }
-        },
-        Target::Unusable(reason) => failed(FailureKind::Misconfigured, None, reason.clone()),
-    }
-}
-
-fn delivered(text: &str, receipt: Option<String>) -> Answer {
-    Answer {
-        attempt: Attempt::Delivered,
-        text: text.to_owned(),
-        receipt,
-    }
-}
-
-fn failed(kind: FailureKind, retry_after: Option<Duration>, text: String) -> Answer {
-    Answer {
-        attempt: Attempt::Failed { kind, retry_after },
-        text,
-        receipt: None,
-    }
-}
-
-fn failure_of(error: &CallError) -> (FailureKind, Option<Duration>) {
-    match error {
-        CallError::Failed {
-            kind, retry_after, ..
-        } => {
-            let kind = match kind {
-                Some(observation::FailureKind::Permanent) => FailureKind::Permanent,
-                // A receiver has one address: nothing is there, and only the operator can mend that.
-                Some(
-                    observation::FailureKind::Misconfigured | observation::FailureKind::NotFound,
-                ) => FailureKind::Misconfigured,
-                _ => FailureKind::Transient,
-            };
-            (kind, *retry_after)
-        }
-        CallError::Crashed { .. } => (FailureKind::Crashed, None),
-        CallError::Parked { .. } | CallError::Incompatible { .. } => {
-            (FailureKind::Misconfigured, None)
-        }
-        CallError::NotReady { retry_in, .. } | CallError::Quarantined { retry_in, .. } => {
-            (FailureKind::Transient, *retry_in)
-        }
-        CallError::Closed => (FailureKind::Transient, None),
-    }
-}
-
-fn bounded(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control() || *c == '\n')
-        .take(ANSWER_LEN_MAX)
-        .collect()
-}
-
 impl Actor for ReceiverActor {
     type Context = Context<ReceiverActor>;
 
@@ -584,6 +382,9 @@ impl Actor for ReceiverActor {
                 }
                 .into_actor(self),
             );
+        }
+        if let Target::Email(mailer) = self.target.clone() {
+            self.check(mailer, false, ctx);
         }
         ctx.notify(Deliver);
     }
@@ -625,8 +426,8 @@ impl Handler<DeliverTest> for ReceiverActor {
             return Box::pin(std::future::ready(None).into_actor(self));
         }
         self.testing = true;
-        let target = self.target.clone();
-        let tested = async move { deliver(&target, *notification, None).await };
+        let (target, now) = (self.target.clone(), self.clock.now());
+        let tested = async move { deliver(&target, *notification, None, now).await };
         Box::pin(tested.into_actor(self).map(
             |answer: Answer, actor: &mut Self, ctx: &mut Context<Self>| {
                 actor.testing = false;
@@ -635,8 +436,7 @@ impl Handler<DeliverTest> for ReceiverActor {
                     Attempt::Failed { kind, retry_after } => (Some(kind), retry_after),
                 };
                 if failure.is_none() && actor.parked_until.is_some() {
-                    // The far side was mended: what waited goes now.
-                    ctx.notify(Ready);
+                    actor.works(ctx);
                 }
                 Some(Tested {
                     answer: bounded(&answer.text),
@@ -657,9 +457,9 @@ impl Handler<DeliverUnrecorded> for ReceiverActor {
         DeliverUnrecorded(notification): DeliverUnrecorded,
         ctx: &mut Self::Context,
     ) {
-        let target = self.target.clone();
+        let (target, now) = (self.target.clone(), self.clock.now());
         let sent = async move {
-            deliver(&target, *notification, None).await;
+            deliver(&target, *notification, None, now).await;
         };
         ctx.spawn(sent.into_actor(self));
     }

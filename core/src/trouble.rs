@@ -59,6 +59,11 @@ impl Troubles {
         }
     }
 
+    pub(crate) fn is_active(&self, subject: &str) -> bool {
+        let active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        active.contains_key(subject)
+    }
+
     /// What is wrong now: (subject, message).
     pub fn active(&self) -> Vec<(String, String)> {
         let active = self.active.lock().unwrap_or_else(PoisonError::into_inner);

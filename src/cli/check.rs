@@ -7,7 +7,7 @@ use super::printer::{Printer, Tone};
 use super::settings::{self, LoadError, Loaded};
 use std::path::PathBuf;
 use weir_core::plugin::WasmBytes;
-use weir_model::config::{Config, PluginEntry, PluginRef};
+use weir_model::config::{Config, EMAIL, Email, EmailTls, Handler, PluginEntry, PluginRef};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -105,11 +105,13 @@ fn reach(printer: &mut Printer, config: &Config) -> Result<(), CliError> {
         ))?;
     }
     for receiver in &config.alerts.receivers {
+        let (handler, reaches) = match &receiver.handler {
+            Handler::Plugin(entry) => (plugin(entry), origins(entry)),
+            Handler::Email(email) => (EMAIL.to_owned(), mail_server(email)),
+        };
         printer.line(format_args!(
-            "  receiver {:<12} {:<10} connects to {}",
-            receiver.name,
-            plugin(&receiver.entry),
-            origins(&receiver.entry)
+            "  receiver {:<12} {handler:<10} connects to {reaches}",
+            receiver.name
         ))?;
     }
     let controlled: Vec<&str> = config
@@ -135,6 +137,15 @@ fn plugin(entry: &PluginEntry) -> String {
         PluginRef::Bundled(name) => name.clone(),
         PluginRef::File(path) => path.display().to_string(),
     }
+}
+
+fn mail_server(email: &Email) -> String {
+    let how = match email.tls {
+        EmailTls::StartTls => "STARTTLS required",
+        EmailTls::Tls => "TLS",
+        EmailTls::None => "unencrypted",
+    };
+    format!("{} ({how})", email.address())
 }
 
 fn origins(entry: &PluginEntry) -> String {

@@ -13,7 +13,7 @@ use url::Url;
 use weir_core::monitor::{check_credential, plugin_file};
 use weir_core::plugin::{Role, WasmBytes};
 use weir_model::config::{
-    self, Config, Diagnostic, ParseContext, PluginEntry, PluginRef, Secret, TEXT_LEN_MAX,
+    self, Config, Diagnostic, Handler, ParseContext, PluginEntry, PluginRef, Secret, TEXT_LEN_MAX,
 };
 
 /// A configuration that was read, and what was found while reading it.
@@ -126,6 +126,19 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
             missing.extend(reason.map(|reason| format!("{owner}, credential `{name}`: {reason}")));
         }
     }
+    for receiver in &config.alerts.receivers {
+        let Handler::Email(email) = &receiver.handler else {
+            continue;
+        };
+        let login = email.login.as_ref();
+        let reason = login.and_then(|login| is_missing(&login.password));
+        let said = |reason| format!("receiver `{}`, credential `smtp`: {reason}", receiver.name);
+        missing.extend(reason.map(said));
+        let ca_file = email.ca_file.as_ref();
+        let reason = ca_file.and_then(|path| is_missing(&Secret::File(path.clone())));
+        let said = |reason| format!("receiver `{}`, `ca_file`: {reason}", receiver.name);
+        missing.extend(reason.map(said));
+    }
     for source in &config.sources {
         let reason = source.companion_token.as_ref().and_then(is_missing);
         let said = |reason| format!("source `{}`, companion_token: {reason}", source.name);
@@ -198,12 +211,9 @@ fn entries(config: &Config) -> impl Iterator<Item = (String, Role, &PluginEntry)
             &source.entry,
         )
     });
-    let receivers = config.alerts.receivers.iter().map(|receiver| {
-        (
-            format!("receiver `{}`", receiver.name),
-            Role::Handler,
-            &receiver.entry,
-        )
+    let receivers = config.alerts.receivers.iter().filter_map(|receiver| {
+        let owner = format!("receiver `{}`", receiver.name);
+        Some((owner, Role::Handler, receiver.plugin()?))
     });
     sources.chain(receivers)
 }

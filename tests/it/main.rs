@@ -22,6 +22,7 @@ mod guests;
 mod handlers;
 mod huge;
 mod live;
+mod mail;
 mod oracle;
 mod plugins;
 mod receivers;

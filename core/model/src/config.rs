@@ -7,6 +7,7 @@ mod check;
 mod credential;
 mod decode;
 pub mod diagnostic;
+mod email;
 mod limits;
 pub mod origin;
 mod plugin;
@@ -25,6 +26,7 @@ use jiff::civil::Time;
 use url::Url;
 
 pub use self::diagnostic::{Diagnostic, suggest};
+pub use self::email::{EMAIL, Email, EmailTls, Login, Mailbox};
 pub use self::limits::Limits;
 pub use self::origin::OriginPattern;
 use crate::alert::route::{LOG_RECEIVER, Route};
@@ -270,10 +272,26 @@ impl Default for Alerts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReceiverConfig {
     pub name: String,
-    /// `plugin` is what the file calls `handler`.
-    pub entry: PluginEntry,
+    pub handler: Handler,
     /// None = no limit but the outbox's own.
     pub rate: Option<Rate>,
+}
+
+/// What delivers the messages of a receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Handler {
+    Plugin(Box<PluginEntry>),
+    /// In weir itself: plugins speak HTTP alone.
+    Email(Box<Email>),
+}
+
+impl ReceiverConfig {
+    pub fn plugin(&self) -> Option<&PluginEntry> {
+        match &self.handler {
+            Handler::Plugin(entry) => Some(entry),
+            Handler::Email(_) => None,
+        }
+    }
 }
 
 /// At most `count` messages in any `per`. Written `20/m`.
@@ -338,9 +356,16 @@ impl Config {
             entries.push(&mut source.entry);
             secrets.extend(&mut source.companion_token);
         }
-        let receivers = self.alerts.receivers.iter_mut();
-        entries.extend(receivers.map(|receiver| &mut receiver.entry));
         let mut paths: Vec<&mut PathBuf> = Vec::new();
+        for receiver in &mut self.alerts.receivers {
+            match &mut receiver.handler {
+                Handler::Plugin(entry) => entries.push(entry),
+                Handler::Email(email) => {
+                    paths.extend(&mut email.ca_file);
+                    secrets.extend(email.login.as_mut().map(|login| &mut login.password));
+                }
+            }
+        }
         for entry in entries {
             if let PluginRef::File(path) = &mut entry.plugin {
                 paths.push(path);

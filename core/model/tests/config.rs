@@ -129,7 +129,7 @@ fn monitor_ron_works_with_every_example_uncommented() {
     let (config, warnings) = believed(&text.replace("//~ ", "    "));
     assert_eq!(rendered(&warnings), "");
     assert_eq!(config.sources.len(), 4);
-    assert_eq!(config.alerts.receivers.len(), 3);
+    assert_eq!(config.alerts.receivers.len(), 4);
     assert!(config.alerts.deadman.is_some());
 }
 
@@ -199,7 +199,10 @@ fn paths_start_at_the_folder_of_the_file_and_at_the_home() {
                 "l": Bearer(file: "/l", origins: ["https://a.example"]),
             }),
             (name: "b", plugin: "~/b.wasm", allow: []),
-        ])"#,
+        ], alerts: (route: (receiver: "m"), receivers: [(name: "m", handler: "email",
+            config: { "server": "localhost", "from": "m@localhost", "to": ["m@localhost"], "ca_file": "ca.pem" },
+            credentials: { "smtp": Basic(user: "m", file: "~/m") },
+        )]))"#,
     );
     config.resolve(Path::new("/etc/weir"), Path::new("/home/me"));
     let shown = format!("{config:?}");
@@ -209,6 +212,8 @@ fn paths_start_at_the_folder_of_the_file_and_at_the_home() {
         "/home/me/k",
         "\"/l\"",
         "/home/me/b.wasm",
+        "/etc/weir/ca.pem",
+        "/home/me/m\"",
     ] {
         assert!(shown.contains(path), "{path} in {shown}");
     }

@@ -1,14 +1,19 @@
 //! What a configuration means for the rooms: plugin entries made ready, secrets read, changes told from a reload.
 
+use crate::email::Mailer;
 use crate::plugin::{
     AllowRule, Credential, Limits, PluginSpec, Role, Scheme, Secret, WasmBytes, default_account,
 };
 use crate::source::SourceOptions;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
-use weir_model::config::{self, CredentialKind, PluginEntry, PluginRef, SourceConfig};
+use weir_model::config::{
+    self, CredentialKind, Email, Handler, PluginEntry, PluginRef, ReceiverConfig, SourceConfig,
+};
 
 /// A plugin inside the program that embeds this crate.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +33,8 @@ pub struct PlanError {
 
 /// Largest secret read from a file.
 const SECRET_LEN_MAX: u64 = 64 * 1024;
+/// Largest file of certificates.
+const AUTHORITIES_LEN_MAX: u64 = 1024 * 1024;
 
 /// Reads what `env:` or `file:` names.
 pub fn read_secret(secret: &config::Secret) -> Result<Secret, String> {
@@ -75,6 +82,13 @@ pub(crate) fn config_hash(entry: &PluginEntry) -> String {
         .take(16)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+pub(crate) fn handler_name(handler: &Handler) -> String {
+    match handler {
+        Handler::Plugin(entry) => plugin_name(&entry.plugin),
+        Handler::Email(_) => config::EMAIL.to_owned(),
+    }
 }
 
 pub(crate) fn plugin_name(plugin: &PluginRef) -> String {
@@ -155,6 +169,60 @@ pub fn plugin_spec(
 /// Whether a credential can be used: its secret is read, understood and forgotten. The error repeats nothing of it.
 pub fn check_credential(credential: &config::Credential) -> Result<(), String> {
     make_credential(credential).map(drop)
+}
+
+/// Whether a receiver could be started as it is configured.
+pub(crate) fn receiver(
+    path: &str,
+    receiver: &ReceiverConfig,
+    origin: Uuid,
+    bundled: &[BundledPlugin],
+) -> Result<(), PlanError> {
+    let name = &receiver.name;
+    match &receiver.handler {
+        Handler::Plugin(entry) => {
+            plugin_spec(path, name, entry, Role::Handler, origin, bundled).map(drop)
+        }
+        Handler::Email(email) => mailer(path, name, email, origin).map(drop),
+    }
+}
+
+/// Makes a receiver `email` ready to send. `path`: the way to it, for errors.
+pub(crate) fn mailer(
+    path: &str,
+    name: &str,
+    email: &Email,
+    origin: Uuid,
+) -> Result<Mailer, PlanError> {
+    let error = |field: &str, message: String| PlanError {
+        path: format!("{path}{field}"),
+        message,
+    };
+    let login = email.login.as_ref();
+    let password = login.map(|login| read_secret(&login.password)).transpose();
+    let password = password.map_err(|m| error(".credentials.smtp", m))?;
+    let authorities = match &email.ca_file {
+        Some(file) => authorities(file).map_err(|m| error(".config.ca_file", m))?,
+        None => Vec::new(),
+    };
+    let entry = crate::plugin::entry_uuid(origin, Role::Handler, name);
+    Mailer::new(name, email.clone(), password, authorities, entry).map_err(|m| error("", m))
+}
+
+/// The certificates in a file, of which there has to be one.
+fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let problem = |why: String| format!("cannot read {}: {why}", file.display());
+    let length = std::fs::metadata(file).map_err(|e| problem(e.to_string()))?;
+    if length.len() > AUTHORITIES_LEN_MAX {
+        return Err(problem(format!("it is too large ({} bytes)", length.len())));
+    }
+    let text = std::fs::read(file).map_err(|e| problem(e.to_string()))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(format!("{} holds no certificate", file.display())),
+        Ok(found) => Ok(found),
+        Err(error) => Err(problem(error.to_string())),
+    }
 }
 
 fn make_credential(credential: &config::Credential) -> Result<Credential, String> {

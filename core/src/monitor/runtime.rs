@@ -10,6 +10,7 @@ use super::{Config, ReloadError, StartError};
 use crate::alert::AlertRouter;
 use crate::clock::Clock;
 use crate::control::{ControlActor, Controlled, Find};
+use crate::email::Mailer;
 use crate::exposition;
 use crate::feed::Feed;
 use crate::journal::{
@@ -42,7 +43,7 @@ use weir_model::alert::mute::Mute;
 use weir_model::alert::notification::Notification;
 use weir_model::alert::route::LOG_RECEIVER;
 use weir_model::alert::router::RouterConfig;
-use weir_model::config;
+use weir_model::config::{self, Handler};
 use weir_model::event::{SourceEvent, SystemEvent};
 use weir_model::id::{ExecutionSeq, RunKey, Seq, SourceId};
 use weir_model::observation::JobRef;
@@ -127,6 +128,8 @@ pub(super) struct RunningReceiver {
     stopping: Stopping,
     plugin: Option<PluginHandle>,
     fingerprint: Option<Fingerprint>,
+    /// Of a receiver `email`.
+    mailer: Option<Arc<Mailer>>,
 }
 
 type Fingerprint = [u8; 32];
@@ -140,6 +143,22 @@ struct Opened {
     fingerprint: Fingerprint,
     /// It was at work already: only its actor is new.
     kept: bool,
+}
+
+/// What a receiver sends through.
+#[derive(Clone)]
+enum Carrier {
+    Plugin(Opened),
+    Email(Arc<Mailer>),
+}
+
+impl Carrier {
+    fn target(&self) -> Target {
+        match self {
+            Carrier::Plugin(opened) => Target::Plugin(opened.plugin.clone()),
+            Carrier::Email(mailer) => Target::Email(mailer.clone()),
+        }
+    }
 }
 
 impl RunningSource {
@@ -183,11 +202,18 @@ impl Shared {
             let found = troubles.iter().find(|(about, _)| *about == subject);
             found.map(|(_, message)| message.clone())
         };
-        let view = |(name, receiver): (String, RunningReceiver)| ReceiverView {
-            trouble: trouble(&name),
-            name,
-            handler: receiver.handler,
-            plugin: receiver.plugin.as_ref().map(PluginHandle::status),
+        let view = |(name, receiver): (String, RunningReceiver)| {
+            let plugin = receiver.plugin.as_ref().map(PluginHandle::status);
+            let counters = plugin.as_ref().map(|plugin| &plugin.counters);
+            let failures = counters.map_or(0, |counters| counters.failures + counters.crashes);
+            let mailer = receiver.mailer.as_ref();
+            ReceiverView {
+                trouble: trouble(&name),
+                name,
+                handler: receiver.handler,
+                failures: failures + mailer.map_or(0, |mailer| mailer.failures()),
+                plugin,
+            }
         };
         read(&self.receivers).into_iter().map(view).collect()
     }
@@ -503,15 +529,7 @@ impl Runtime {
         });
         let receivers = settings.alerts.receivers.iter().enumerate().map(|(i, r)| {
             let path = format!("alerts.receivers[{i}]");
-            plan::plugin_spec(
-                &path,
-                &r.name,
-                &r.entry,
-                Role::Handler,
-                origin,
-                &self.bundled,
-            )
-            .map(drop)
+            plan::receiver(&path, r, origin, &self.bundled)
         });
         let errors: Vec<PlanError> = sources.chain(receivers).filter_map(Result::err).collect();
         if errors.is_empty() {
@@ -533,9 +551,14 @@ impl Runtime {
         name: &str,
         config: Option<&config::ReceiverConfig>,
         settings: &config::Config,
-        opened: Option<Opened>,
+        carrier: Option<Carrier>,
     ) {
-        let (target, opened) = self.target(name, config, opened);
+        let (target, carrier) = self.target(name, config, carrier);
+        let (opened, mailer) = match carrier {
+            Some(Carrier::Plugin(opened)) => (Some(opened), None),
+            Some(Carrier::Email(mailer)) => (None, Some(mailer)),
+            None => (None, None),
+        };
         let plugin = opened.as_ref().map(|opened| opened.plugin.clone());
         let slot = Slot::empty(format!("receiver:{name}"));
         let stopping = Stopping::default();
@@ -576,8 +599,7 @@ impl Runtime {
             ));
         }
         self.shared.register(slot.counters());
-        let handler =
-            config.map_or_else(|| "log".to_owned(), |c| plan::plugin_name(&c.entry.plugin));
+        let handler = config.map_or_else(|| "log".to_owned(), |c| plan::handler_name(&c.handler));
         let running = RunningReceiver {
             handler,
             config: config.cloned(),
@@ -585,6 +607,7 @@ impl Runtime {
             stopping,
             plugin,
             fingerprint: opened.map(|opened| opened.fingerprint),
+            mailer,
         };
         self.shared
             .receivers
@@ -599,17 +622,24 @@ impl Runtime {
         &self,
         name: &str,
         config: Option<&config::ReceiverConfig>,
-        opened: Option<Opened>,
-    ) -> (Target, Option<Opened>) {
+        carrier: Option<Carrier>,
+    ) -> (Target, Option<Carrier>) {
         let Some(config) = config else {
             return (Target::Log, None);
         };
-        let opened = match opened {
-            Some(opened) => Ok(opened),
-            None => self.open_plugin("", name, &config.entry, Role::Handler),
+        let carrier = match (carrier, &config.handler) {
+            (Some(carrier), _) => Ok(carrier),
+            (None, Handler::Plugin(entry)) => {
+                let opened = self.open_plugin("", name, entry, Role::Handler);
+                opened.map(Carrier::Plugin)
+            }
+            (None, Handler::Email(email)) => {
+                let mailer = plan::mailer("", name, email, self.shared.journal.origin());
+                mailer.map(|mailer| Carrier::Email(Arc::new(mailer)))
+            }
         };
-        match opened {
-            Ok(opened) => (Target::Plugin(opened.plugin.clone()), Some(opened)),
+        match carrier {
+            Ok(carrier) => (carrier.target(), Some(carrier)),
             Err(error) => (Target::Unusable(error.to_string()), None),
         }
     }

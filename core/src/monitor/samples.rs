@@ -77,10 +77,7 @@ pub(super) fn receivers(journal: &JournalHandle, views: &[ReceiverView]) -> Vec<
                     .is_some_and(|p| matches!(p.state, PluginState::Parked { .. })),
             queued: count(&[OutboxState::Queued, OutboxState::Failed]),
             sent: count(&[OutboxState::Sent]),
-            failures: view
-                .plugin
-                .as_ref()
-                .map_or(0, |p| p.counters.failures + p.counters.crashes),
+            failures: view.failures,
             dead: count(&[OutboxState::Dead]),
         }
     };

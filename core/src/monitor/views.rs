@@ -34,6 +34,8 @@ pub struct ReceiverView {
     pub handler: String,
     /// Why nothing is delivered there at present.
     pub trouble: Option<String>,
+    /// Attempts to deliver that failed, tests among them.
+    pub failures: u64,
     pub plugin: Option<PluginStatus>,
 }
 

@@ -21,7 +21,8 @@ use super::egress::{AllowRule, Origin};
 
 pub use google::default_account;
 pub(super) use google::{Google, Token, TokenAnswer, TokenRequest};
-pub(super) use redact::{Redactor, SEGMENT};
+pub(crate) use redact::Redactor;
+pub(super) use redact::SEGMENT;
 
 /// Parts of a secret URL that give it away by themselves: shorter ones are words such as `services`.
 const URL_PART_BYTES_MIN: usize = 16;
@@ -38,7 +39,7 @@ impl Secret {
         Secret(value)
     }
 
-    pub(super) fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }

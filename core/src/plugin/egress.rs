@@ -13,7 +13,6 @@ mod rule;
 mod template;
 #[cfg(test)]
 mod tests;
-mod tls;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -414,6 +413,10 @@ impl Rate {
 
 pub(super) fn transient(cause: &str, detail: String) -> Failure {
     Failure::new(FailureKind::Transient, format!("{cause}: {detail}"))
+}
+
+fn tls_failure(error: rustls::Error) -> Failure {
+    transient("tls", error.to_string())
 }
 
 fn protocol(detail: String) -> Failure {

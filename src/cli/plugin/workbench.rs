@@ -17,6 +17,7 @@ use weir_core::plugin::{
 };
 use weir_model::alert::notification::{AlertStatus, Notification, NotifiedAlert, Severity};
 use weir_model::config::PluginEntry;
+use weir_model::config::ReceiverConfig;
 use weir_model::observation::{Coverage, FailureKind, Observation, Page};
 
 /// How often the file is looked at with `--watch`.
@@ -83,7 +84,7 @@ impl Subject {
             .receivers
             .iter()
             .find(|receiver| receiver.name == *name)
-            .map(|receiver| &receiver.entry)
+            .and_then(ReceiverConfig::plugin)
             .filter(|_| role == Role::Handler);
         let entry = source.or(receiver).ok_or_else(|| {
             CliError::usage(format!(

@@ -1,10 +1,11 @@
 //! `weir run` and `weir demo` as processes: what they say, what signals do, and how they end.
 
 use super::{Shell, code, err, out};
+use crate::mail::server::{MailServer, Manners};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -60,6 +61,13 @@ impl Daemon {
             }
             seen.push_str(&line);
         }
+    }
+
+    /// Its messages up to the end.
+    fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).unwrap();
+        rest
     }
 
     pub(super) fn signal(&self, signal: Signal) {
@@ -309,4 +317,70 @@ fn a_receiver_is_tried_and_says_what_came_back() {
     );
     assert_eq!(code(&weir(&["receiver", "test", "nobody"])), 4);
     assert_eq!(code(&weir(&["receiver", "test", "../x"])), 2);
+}
+
+#[test]
+fn mail_goes_out_under_the_authorities_of_the_system_and_the_password_is_never_told() {
+    let canary = "cAnArY-pa55";
+    let login = Some(("weir", canary));
+    let server = MailServer::start(Manners {
+        login,
+        ..Manners::default()
+    });
+    let shell = Shell::alone();
+    fs::write(shell.path().join("roots.pem"), &server.authority).unwrap();
+    configure(
+        &shell,
+        &format!(
+            r#"(http: (listen: "127.0.0.1:0"), data_dir: "data", log: (level: trace), alerts: (
+                receivers: [(name: "mail", handler: "email",
+                    config: {{ "server": "127.0.0.1", "port": {}, "from": "weir@example.net", "to": ["ops@example.net"] }},
+                    credentials: {{ "smtp": Basic(user: "weir", env: "SMTP_PASSWORD") }})],
+                route: (receiver: "mail"),
+            ))"#,
+            server.port
+        ),
+    );
+    let check = out(&shell.weir(&["check"]));
+    for part in [
+        "warning: receiver `mail`, credential `smtp`: the environment variable SMTP_PASSWORD is not set",
+        &format!("connects to 127.0.0.1:{} (STARTTLS required)", server.port),
+    ] {
+        assert!(check.contains(part), "{part}: {check}");
+    }
+    let refused = shell.weir(&["run"]);
+    assert_eq!(code(&refused), 2);
+    assert!(
+        err(&refused).contains("SMTP_PASSWORD is not set"),
+        "{}",
+        err(&refused)
+    );
+    let roots = shell.path().join("roots.pem").display().to_string();
+    let variables = [("SSL_CERT_FILE", roots.as_str()), ("SMTP_PASSWORD", canary)];
+    let mut daemon = Daemon::with(&shell, &[], &variables);
+    let url = daemon.url.clone();
+    let weir = |args: &[&str]| shell.weir(&[&["--url", url.as_str()], args].concat());
+    let test = weir(&["receiver", "test", "mail"]);
+    assert_eq!(code(&test), 0, "{}{}", out(&test), err(&test));
+    let mut told = out(&test);
+    assert!(told.contains("mail: 250 2.0.0 Ok: queued as"), "{told}");
+    assert!(
+        told.contains("receipt: <weir.") && told.contains("@example.net>"),
+        "{told}"
+    );
+    let list = out(&weir(&["receiver", "list"]));
+    let row = list.lines().find(|line| line.starts_with("mail"));
+    let row: Vec<&str> = row.unwrap().split_whitespace().collect();
+    assert_eq!(row, ["mail", "email", "ok"]);
+    for args in [&["config", "show"][..], &["doctor"], &["status", "--json"]] {
+        told.push_str(&out(&weir(args)));
+    }
+    daemon.signal(Signal::TERM);
+    told.push_str(&daemon.rest());
+    assert!(told.contains("SMTP_PASSWORD") && told.contains("everything acknowledged is on disk"));
+    // Neither as it is nor as it goes over the wire.
+    for form in [canary, "Y0FuQXJZLXBhNTU", "AHdlaXIAY0FuQXJZLXBhNTU"] {
+        assert!(!told.contains(form), "{form}: {told}");
+    }
+    assert_eq!(server.mails().len(), 1);
 }

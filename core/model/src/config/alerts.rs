@@ -9,7 +9,7 @@ use super::diagnostic::did_you_mean;
 use super::sections::{DAY, MINUTE, SECOND, YEAR, declared_name, text_map};
 use super::tree::{Field, Kind, Node};
 use super::values::parse_duration;
-use super::{Alerts, Deadman, Rate, ReceiverConfig, plugin};
+use super::{Alerts, Deadman, EMAIL, Handler, Rate, ReceiverConfig, email, plugin};
 use crate::alert::matcher::{Matcher, is_label_name};
 use crate::alert::notification::Severity;
 use crate::alert::route::{LOG_RECEIVER, Route};
@@ -210,12 +210,18 @@ fn receiver(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<ReceiverConf
         return None;
     };
     let name = declared_name(d, &mut fields, Declares::Receiver);
-    let entry = plugin::entry(d, &mut fields, "handler");
+    let handler = if fields.text_of("handler") == Some(EMAIL) {
+        let email = email::email(d, &mut fields);
+        email.map(|email| Handler::Email(Box::new(email)))
+    } else {
+        let entry = plugin::entry(d, &mut fields, "handler");
+        entry.map(|entry| Handler::Plugin(Box::new(entry)))
+    };
     let rate = fields.optional(d, "rate", rate);
     fields.finish(d);
     Some(ReceiverConfig {
         name: name?,
-        entry: entry?,
+        handler: handler?,
         rate,
     })
 }

@@ -164,7 +164,7 @@ fn google(d: &mut Decoder<'_>, fields: &mut Fields<'_>) -> Google {
 }
 
 /// `env` or `file`, one of them; neither only where there is another way to find the secret.
-fn secret(
+pub(super) fn secret(
     d: &mut Decoder<'_>,
     fields: &mut Fields<'_>,
     is_optional: bool,
@@ -228,7 +228,7 @@ pub(super) fn alone(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<Secr
     env.or(file)
 }
 
-fn secret_text(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<String> {
+pub(super) fn secret_text(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<String> {
     match &node.kind {
         Kind::Text(text) if !text.is_empty() => Some(text.clone()),
         _ => {

@@ -378,6 +378,15 @@ impl<'n> Fields<'n> {
             .map_or(self.offset, |field| field.value.offset)
     }
 
+    /// The text of a field that somebody else asks for.
+    pub(super) fn text_of(&self, name: &str) -> Option<&str> {
+        let field = self.fields.iter().rev().find(|field| field.name == name)?;
+        match &field.value.kind {
+            Kind::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.fields.iter().any(|field| field.name == name)
     }

@@ -5,7 +5,7 @@ use super::decode::{Decoder, Fields, Finding, describe, key_path, listed, shorte
 use super::diagnostic::did_you_mean;
 use super::origin::{self, OriginError, OriginPattern};
 use super::tree::{Kind, Node};
-use super::{CredentialKind, Limits, PluginEntry, PluginRef};
+use super::{CredentialKind, EMAIL, Limits, PluginEntry, PluginRef};
 
 /// Takes a plugin entry out of the fields of a source (`plugin`) or a receiver (`handler`).
 pub(super) fn entry(
@@ -13,7 +13,9 @@ pub(super) fn entry(
     fields: &mut Fields<'_>,
     field: &'static str,
 ) -> Option<PluginEntry> {
-    let plugin = fields.required(d, field, plugin_ref);
+    let known = [EMAIL].into_iter().filter(|_| field == "handler");
+    let known: Vec<&str> = d.ctx.known_plugins.iter().copied().chain(known).collect();
+    let plugin = fields.required(d, field, |d, node, path| plugin_ref(d, node, path, &known));
     let sha256 = fields.optional(d, "sha256", sha256);
     let errors_before = d.error_count();
     let config = fields.optional(d, "config", config);
@@ -51,7 +53,8 @@ pub(super) fn entry(
     })
 }
 
-fn plugin_ref(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PluginRef> {
+/// `known`: the names there are, told where another one is given.
+fn plugin_ref(d: &mut Decoder<'_>, node: &Node, path: &str, known: &[&str]) -> Option<PluginRef> {
     let text = d.text(node, path)?;
     if text.contains('/') || text.ends_with(".wasm") {
         return d.path(node, path).map(PluginRef::File);
@@ -59,10 +62,10 @@ fn plugin_ref(d: &mut Decoder<'_>, node: &Node, path: &str) -> Option<PluginRef>
     if d.ctx.known_plugins.contains(&text.as_str()) {
         return Some(PluginRef::Bundled(text));
     }
-    let help = did_you_mean(&text, d.ctx.known_plugins.iter().copied()).unwrap_or_else(|| {
+    let help = did_you_mean(&text, known.iter().copied()).unwrap_or_else(|| {
         format!(
             "bundled are {}; a file is named by a path such as \"./my.wasm\"",
-            listed(d.ctx.known_plugins)
+            listed(known)
         )
     });
     d.error(

@@ -11,8 +11,8 @@ use super::plugin::looks_secret;
 use super::sections::LOG_LEVELS;
 use super::values::{show_duration, show_size};
 use super::{
-    Alerts, Config, Credential, CredentialKind, Durability, Google, GoogleEndpoints, LogFormat,
-    PluginEntry, PluginRef, Rate, Secret, SourceConfig,
+    Alerts, Config, Credential, CredentialKind, Durability, Google, GoogleEndpoints, Handler,
+    LogFormat, PluginEntry, PluginRef, Rate, Secret, SourceConfig,
 };
 use crate::alert::route::Route;
 use crate::alert::rule::{REPEAT_INTERVAL, Rule, When};
@@ -168,7 +168,7 @@ fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
-fn text<T: ToString + ?Sized>(text: &T) -> Shown {
+pub(super) fn text<T: ToString + ?Sized>(text: &T) -> Shown {
     Shown::Value(Value::String(text.to_string()))
 }
 
@@ -352,7 +352,7 @@ fn entry(field: &'static str, entry: &PluginEntry) -> Vec<(&'static str, Shown)>
     ])
 }
 
-fn secret(secret: &Secret) -> (&'static str, Shown) {
+pub(super) fn secret(secret: &Secret) -> (&'static str, Shown) {
     match secret {
         Secret::Env(variable) => ("env", text(variable)),
         Secret::File(path) => ("file", text(&path.display())),
@@ -457,7 +457,10 @@ fn alerts_shown(alerts: &Alerts) -> Shown {
             "receivers",
             Some(list(&alerts.receivers, |receiver| {
                 let mut fields = vec![("name", text(&receiver.name))];
-                fields.extend(entry("handler", &receiver.entry));
+                fields.extend(match &receiver.handler {
+                    Handler::Plugin(plugin) => entry("handler", plugin),
+                    Handler::Email(email) => email.shown(),
+                });
                 fields.extend(receiver.rate.map(|rate| ("rate", rate_shown(rate))));
                 Shown::Fields(fields)
             })),

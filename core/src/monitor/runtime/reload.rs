@@ -1,7 +1,10 @@
 //! Reloading: a new configuration taken while everything runs, all of it or nothing.
 
-use super::{Fingerprint, Opened, Runtime, read, retention, router_config};
+use super::{
+    Carrier, Fingerprint, Opened, RunningReceiver, Runtime, read, retention, router_config,
+};
 use crate::alert::Reconfigure;
+use crate::email::Mailer;
 use crate::journal::Commit;
 use crate::monitor::ReloadError;
 use crate::monitor::plan::{self, PlanError};
@@ -13,19 +16,23 @@ use futures::future::LocalBoxFuture;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use weir_model::alert::delivery::FailureKind;
 use weir_model::alert::fact::receiver_subject;
 use weir_model::alert::route::LOG_RECEIVER;
-use weir_model::config;
+use weir_model::config::{self, Handler};
 use weir_model::event::SystemEvent;
 
 /// A plugin has to load, open and check; what takes longer than this is not ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// Says why something that shall take over cannot.
+type GettingReady = LocalBoxFuture<'static, Result<(), PlanError>>;
+
 /// A new configuration whose plugins are ready to take over.
 pub(super) struct Prepared {
     settings: config::Config,
     sources: BTreeMap<String, Opened>,
-    receivers: BTreeMap<String, Opened>,
+    receivers: BTreeMap<String, Carrier>,
 }
 
 impl Runtime {
@@ -69,19 +76,11 @@ impl Runtime {
         let running = read(&self.shared.receivers);
         for (i, receiver) in new.alerts.receivers.iter().enumerate() {
             let had = running.get(&receiver.name);
-            let had = had.and_then(|r| Some((r.plugin.clone()?, r.fingerprint?)));
             let path = format!("alerts.receivers[{i}]");
-            let opened = self.next_plugin(
-                &path,
-                &receiver.name,
-                &receiver.entry,
-                Role::Handler,
-                had,
-                &mut getting_ready,
-            )?;
+            let carrier = self.next_carrier(&path, receiver, had, &mut getting_ready)?;
             prepared
                 .receivers
-                .extend(opened.map(|opened| (receiver.name.clone(), opened)));
+                .extend(carrier.map(|carrier| (receiver.name.clone(), carrier)));
         }
         let results = futures::future::join_all(getting_ready).await;
         let errors: Vec<PlanError> = results.into_iter().filter_map(Result::err).collect();
@@ -90,6 +89,40 @@ impl Runtime {
         }
         prepared.settings = new;
         Ok(prepared)
+    }
+
+    /// What a receiver goes on with. None: nothing is at stake.
+    fn next_carrier(
+        &self,
+        path: &str,
+        receiver: &config::ReceiverConfig,
+        had: Option<&RunningReceiver>,
+        getting_ready: &mut Vec<GettingReady>,
+    ) -> Result<Option<Carrier>, ReloadError> {
+        let name = &receiver.name;
+        let email = match &receiver.handler {
+            Handler::Plugin(entry) => {
+                let had = had.and_then(|r| Some((r.plugin.clone()?, r.fingerprint?)));
+                let role = Role::Handler;
+                let opened = self.next_plugin(path, name, entry, role, had, getting_ready)?;
+                return Ok(opened.map(Carrier::Plugin));
+            }
+            Handler::Email(email) => email,
+        };
+        let Some(at_work) = had.and_then(|had| had.mailer.as_ref()) else {
+            return Ok(None);
+        };
+        let next = plan::mailer(path, name, email, self.shared.journal.origin());
+        let next = next.map_err(|error| ReloadError::Plan(vec![error]))?;
+        if at_work.is_same(&next) {
+            return Ok(Some(Carrier::Email(at_work.clone())));
+        }
+        let next = Arc::new(next);
+        // One that does not work is replaced by whatever comes.
+        if !self.shared.troubles.is_active(&receiver_subject(name)) {
+            getting_ready.push(Box::pin(signed_in(path.to_owned(), next.clone())));
+        }
+        Ok(Some(Carrier::Email(next)))
     }
 
     /// The plugin that an entry goes on with: the one at work where nothing about it changed, else another one, which
@@ -101,7 +134,7 @@ impl Runtime {
         entry: &config::PluginEntry,
         role: Role,
         had: Option<(PluginHandle, Fingerprint)>,
-        getting_ready: &mut Vec<LocalBoxFuture<'static, Result<(), PlanError>>>,
+        getting_ready: &mut Vec<GettingReady>,
     ) -> Result<Option<Opened>, ReloadError> {
         let Some((at_work, fingerprint)) = had else {
             return Ok(None);
@@ -166,13 +199,13 @@ impl Runtime {
         &self,
         old: &config::Config,
         new: &config::Config,
-        opened: &mut BTreeMap<String, Opened>,
+        carriers: &mut BTreeMap<String, Carrier>,
     ) {
         let same_fallback = old.alerts.fallback == new.alerts.fallback;
         let running = read(&self.shared.receivers);
         for (name, receiver) in &running {
             let wanted = new.alerts.receivers.iter().find(|r| &r.name == name);
-            let kept = opened.get(name).map(|opened| opened.kept);
+            let kept = carriers.get(name).map(|carrier| carrier.is_kept(receiver));
             let same = same_fallback && receiver.config.as_ref() == wanted;
             if same && kept != Some(false) {
                 continue;
@@ -200,8 +233,8 @@ impl Runtime {
             .iter()
             .filter(|r| !running.contains_key(&r.name))
         {
-            let opened = opened.remove(&receiver.name);
-            self.start_receiver(&receiver.name, Some(receiver), new, opened);
+            let carrier = carriers.remove(&receiver.name);
+            self.start_receiver(&receiver.name, Some(receiver), new, carrier);
         }
         crate::alert::reroute_orphans(
             &self.shared.journal,
@@ -249,6 +282,30 @@ impl Runtime {
                     .raise(&format!("source {}", source.name), &error.to_string());
             }
         }
+    }
+}
+
+impl Carrier {
+    /// Whether it is the one that the receiver has.
+    fn is_kept(&self, had: &RunningReceiver) -> bool {
+        match self {
+            Carrier::Plugin(opened) => opened.kept,
+            Carrier::Email(next) => had
+                .mailer
+                .as_ref()
+                .is_some_and(|had| Arc::ptr_eq(had, next)),
+        }
+    }
+}
+
+/// A server that is away for the moment says nothing about the configuration.
+async fn signed_in(path: String, mailer: Arc<Mailer>) -> Result<(), PlanError> {
+    match mailer.check().await {
+        Err(refused) if refused.kind == FailureKind::Misconfigured => Err(PlanError {
+            path,
+            message: refused.answer,
+        }),
+        _ => Ok(()),
     }
 }
 

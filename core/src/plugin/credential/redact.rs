@@ -38,7 +38,7 @@ const LEARNED_MAX: usize = 8;
 
 /// Replaces known secrets in a text by their names. Clones are the same one.
 #[derive(Clone, Default)]
-pub(in crate::plugin) struct Redactor(Arc<Inner>);
+pub(crate) struct Redactor(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -62,7 +62,7 @@ struct Matcher {
 
 impl Redactor {
     /// Pairs of (name, secret).
-    pub(in crate::plugin) fn new(secrets: Vec<(String, String)>) -> Redactor {
+    pub(crate) fn new(secrets: Vec<(String, String)>) -> Redactor {
         let redactor = Redactor::default();
         redactor.change(|known| known.fixed = secrets);
         redactor
@@ -115,7 +115,7 @@ impl Redactor {
     }
 
     /// Nothing is copied where there is nothing to hide, which is nearly always.
-    pub(in crate::plugin) fn clean(&self, text: &mut String) {
+    pub(crate) fn clean(&self, text: &mut String) {
         if let Some(matcher) = &*self.0.matcher.load()
             && matcher.search.is_match(text.as_str())
         {

@@ -17,8 +17,9 @@ use url::{Host, Url};
 use super::keepalive::KeepAlive;
 use super::request::{Ready, Wanted};
 use super::rule::{HttpScheme, Origin};
-use super::{Egress, Failure, answer, denied, tls, transient};
+use super::{Egress, Failure, answer, denied, tls_failure, transient};
 use crate::plugin::text::printable;
+use crate::tls;
 
 /// Where a guest wants the host to listen (an `endpoint` of the contract).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -212,7 +213,7 @@ async fn speak_tls(
         Host::Ipv4(address) => ServerName::from(std::net::IpAddr::V4(*address)),
         Host::Ipv6(address) => ServerName::from(std::net::IpAddr::V6(*address)),
     };
-    TlsConnector::from(tls::verifying()?)
+    TlsConnector::from(tls::verifying().map_err(tls_failure)?)
         .connect(name, tcp)
         .await
         .map_err(|error| transient("tls", error.to_string()))

@@ -13,7 +13,8 @@ use url::Host;
 
 use super::keepalive::KeepAlive;
 use super::rule::{HttpScheme, Origin};
-use super::{Failure, tls, transient};
+use super::{Failure, tls_failure, transient};
+use crate::tls;
 
 /// Origins whose clients, and so their idle connections, are kept; the one unused for longest makes room.
 const CLIENTS_MAX: usize = 16;
@@ -102,8 +103,14 @@ impl Clients {
     fn builder(&self, origin: &Origin, pin: &PinnedResolver) -> Result<ClientBuilder, Failure> {
         tls::install_crypto();
         let (config, https_only) = match origin.scheme() {
-            HttpScheme::Https => (tls::verifying()?.as_ref().clone(), true),
-            HttpScheme::Http => (tls::trusting_nobody()?, false),
+            HttpScheme::Https => {
+                let config = tls::verifying().map_err(tls_failure)?;
+                (config.as_ref().clone(), true)
+            }
+            HttpScheme::Http => {
+                let config = tls::trusting_nobody().map_err(tls_failure)?;
+                (config, false)
+            }
         };
         Ok(Client::builder()
             .no_proxy()
