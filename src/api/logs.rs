@@ -262,7 +262,7 @@ mod tests {
             Direction::Forward,
         );
         assert_eq!((cut.0.len(), cut.1), (1, Some(place(1, None))));
-        let endless = page(&["a"], Some(&"c".repeat(5000)), true);
+        let endless = page(&["a"], Some(&"c".repeat(CURSOR_LEN_MAX)), true);
         assert!(
             Place::default()
                 .cut(endless, Direction::Forward, 2)

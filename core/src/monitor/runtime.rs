@@ -30,6 +30,7 @@ use crate::supervise::{Counters, Panic, Slot, Stopping, keep};
 use crate::trouble::Troubles;
 use crate::workflow::Seen;
 use arc_swap::{ArcSwap, ArcSwapOption};
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ use weir_model::event::{SourceEvent, SystemEvent};
 use weir_model::id::{ExecutionSeq, RunKey, Seq, SourceId};
 use weir_model::observation::JobRef;
 use weir_model::status::Status;
+use weir_model::stream::Reaction;
 
 /// For a source to store what it has to when it stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -178,6 +180,34 @@ pub(super) fn read<T: Clone>(lock: &RwLock<T>) -> T {
 }
 
 impl Shared {
+    fn new(
+        config: &Config,
+        journal: JournalHandle,
+        clock: Clock,
+        consumers: Vec<(&'static str, watching::Receiver<Seq>)>,
+    ) -> Shared {
+        Shared {
+            board: Board::default(),
+            data_dir: config.data_dir.clone(),
+            settings: ArcSwap::from_pointee(config.settings.clone()),
+            resources: Arc::default(),
+            metrics: Arc::default(),
+            mutes: Arc::default(),
+            notifications: broadcast::channel(NOTIFICATIONS).0,
+            router: Slot::empty("alerts"),
+            control: Slot::empty("control"),
+            troubles: Troubles::new(journal.clone(), clock.clone()),
+            started_at: clock.now(),
+            sources: RwLock::default(),
+            receivers: RwLock::default(),
+            actors: RwLock::default(),
+            reload: RwLock::default(),
+            consumers,
+            journal,
+            clock,
+        }
+    }
+
     pub(super) fn source_views(&self) -> Vec<SourceView> {
         let view = |(name, source): (String, RunningSource)| SourceView {
             id: source.row.id,
@@ -430,31 +460,11 @@ impl Runtime {
             cache_dir: config.cache_dir.clone(),
             ..HostOptions::default()
         })?;
-        let troubles = Troubles::new(handle.clone(), clock.clone());
         let (metrics_at, metrics_cursor) = watching::channel(Seq(0));
         let (router_at, router_cursor) = watching::channel(Seq(0));
-        let shared = Arc::new(Shared {
-            board: Board::default(),
-            data_dir: config.data_dir.clone(),
-            settings: ArcSwap::from_pointee(config.settings.clone()),
-            resources: Arc::default(),
-            metrics: Arc::default(),
-            mutes: Arc::default(),
-            notifications: broadcast::channel(NOTIFICATIONS).0,
-            router: Slot::empty("alerts"),
-            control: Slot::empty("control"),
-            troubles,
-            started_at: clock.now(),
-            sources: RwLock::default(),
-            receivers: RwLock::default(),
-            actors: RwLock::default(),
-            reload: RwLock::default(),
-            consumers: vec![("metrics", metrics_cursor), ("alerts", router_cursor)],
-            journal: handle,
-            clock,
-        });
+        let consumers = vec![("metrics", metrics_cursor), ("alerts", router_cursor)];
         let mut runtime = Runtime {
-            shared,
+            shared: Arc::new(Shared::new(&config, handle, clock, consumers)),
             bundled: config.bundled.clone(),
             host,
             registry: Slot::empty("registry"),
@@ -847,34 +857,18 @@ impl Runtime {
             )
         });
         self.shared.register(slot.counters());
-        if let Some(Opened {
-            plugin,
-            kept: false,
-            ..
-        }) = &opened
-        {
+        if let Some(opened) = opened.as_ref().filter(|opened| !opened.kept) {
             let (subject, troubles) = (format!("source {name}"), self.shared.troubles.clone());
-            actix::spawn(watch::plugin(
-                subject.clone(),
-                subject,
-                plugin.clone(),
-                troubles,
-            ));
+            let plugin = opened.plugin.clone();
+            actix::spawn(watch::plugin(subject.clone(), subject, plugin, troubles));
         }
-        let streams = SharedStreams::default();
-        let (found, clock) = (streams.clone(), self.shared.clock.clone());
-        let plugin = opened.as_ref().map(|opened| opened.plugin.clone());
-        let watching = match (plugin.clone(), live) {
-            (Some(plugin), _) => self
-                .streams
-                .watch(&name, plugin, slot.clone(), found, clock),
-            (None, Some(live)) => self.streams.listen(live, slot.clone(), found, clock),
-            (None, None) => None,
-        };
+        let plugin = opened.as_ref().map(|opened| &opened.plugin);
+        let (streams, watching) = self.watch_streams(&name, plugin, live, &slot);
         let reports = config.is_some_and(|config| config.companion_token.is_some());
         let companion = plugin.filter(|_| reports).and_then(|plugin| {
             let clock = self.shared.clock.clone();
-            self.streams.reported(&name, plugin, slot.clone(), clock)
+            self.streams
+                .reported(&name, plugin.clone(), slot.clone(), clock)
         });
         let running = RunningSource {
             companion: companion.map(Arc::new),
@@ -896,6 +890,24 @@ impl Runtime {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name, running);
         Ok(())
+    }
+
+    /// Connects the streams of a source, of whichever kind it is.
+    fn watch_streams(
+        &self,
+        name: &str,
+        plugin: Option<&PluginHandle>,
+        live: Option<BoxStream<'static, Reaction>>,
+        slot: &Slot<SourceActor>,
+    ) -> (SharedStreams, Option<Watching>) {
+        let found = SharedStreams::default();
+        let (seen, clock, slot) = (found.clone(), self.shared.clock.clone(), slot.clone());
+        let watching = match (plugin, live) {
+            (Some(plugin), _) => self.streams.watch(name, plugin.clone(), slot, seen, clock),
+            (None, Some(live)) => self.streams.listen(live, slot, seen, clock),
+            (None, None) => None,
+        };
+        (found, watching)
     }
 
     /// The source's row, made or brought up to date. True: its configuration is new, absence is no evidence yet.
