@@ -9,7 +9,7 @@ use weir_core::plugin::{
 use weir_model::observation::FailureKind;
 use weir_model::stream::Frame;
 
-use super::guest::{Guest, page};
+use super::guest::{Guest, SPIN, page};
 use super::{crash, host, incompatible, reached, server, source};
 
 /// Accepts connections and says nothing.
@@ -70,16 +70,21 @@ async fn a_table_that_grows_past_its_limit_is_a_crash() {
 
 #[tokio::test]
 async fn open_check_and_frames_have_wall_limits_of_their_own() {
-    let (_listener, url) = silent();
     let short = Duration::from_millis(200);
+    // Nothing but the wall stops it.
+    let patient = |guest: &Guest| {
+        let mut spec = source(guest);
+        spec.limits.cpu_open = Duration::from_secs(60);
+        spec.limits.cpu_call = Duration::from_secs(60);
+        spec
+    };
     for call in ["open", "check"] {
-        let (mut guest, fetch) = asking(&url);
-        let body = match call {
-            "open" => &mut guest.open,
-            _ => &mut guest.check,
-        };
-        *body = format!("{fetch} {body}");
-        let mut spec = allowed(&guest, &url);
+        let mut guest = Guest::source();
+        match call {
+            "open" => guest.open = SPIN.into(),
+            _ => guest.check = SPIN.into(),
+        }
+        let mut spec = patient(&guest);
         match call {
             "open" => spec.limits.wall_open = short,
             _ => spec.limits.wall_check = short,
@@ -87,12 +92,9 @@ async fn open_check_and_frames_have_wall_limits_of_their_own() {
         let report = gives_up(spec).await;
         assert_eq!((report.call, report.cause), (call, CrashCause::WallLimit));
     }
-    let (mut guest, fetch) = asking(&url);
-    let full = Guest::full();
-    (guest.world, guest.optional) = (full.world, full.optional);
-    let body = guest.optional.get_mut("streams#on-frames").unwrap();
-    *body = format!("{fetch} {body}");
-    let mut spec = allowed(&guest, &url);
+    let mut guest = Guest::full();
+    guest.optional.insert("streams#on-frames", SPIN.into());
+    let mut spec = patient(&guest);
     spec.limits.wall_frames = short;
     let handle = host().open(spec);
     reached(&handle, "ready").await;
