@@ -39,8 +39,9 @@ pub async fn run(ctx: &mut Context, args: Args) -> Result<Exit, CliError> {
     let loaded = load(&args, &ctx.paths).map_err(|error| error.explain(&mut ctx.printer))?;
     let file = loaded.path.clone();
     for warning in &loaded.warnings {
-        ctx.printer
-            .warning(warning.render(&file.display().to_string()));
+        // Its severity is part of it.
+        let said = warning.render(&file.display().to_string());
+        ctx.printer.note(said);
     }
     let missing = settings::missing_secrets(&loaded.config);
     if !missing.is_empty() {

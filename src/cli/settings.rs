@@ -50,6 +50,22 @@ impl LoadError {
     }
 }
 
+/// Why a client does not know which daemon to ask: the file that would say so cannot be read.
+pub fn no_address(error: &LoadError) -> CliError {
+    let (file, reason) = match error {
+        LoadError::Invalid { path, findings } => {
+            let first = findings.first().map(ToString::to_string);
+            (path.display().to_string(), first.unwrap_or_default())
+        }
+        LoadError::Unreadable { path, reason } => (path.display().to_string(), reason.clone()),
+        LoadError::NotFound { .. } => return CliError::usage(error.to_string()),
+    };
+    CliError::usage(format!(
+        "{file} cannot be read ({}), so it is not known which daemon to ask. Mend it (weir check {file}), or name the daemon: --url / WEIR_URL",
+        reason.trim_start()
+    ))
+}
+
 /// The configuration at `path`, or the first one there is.
 pub fn load(path: Option<&Path>, paths: &Paths) -> Result<Loaded, LoadError> {
     let path = match path {
@@ -229,20 +245,28 @@ pub fn url_of(listen: SocketAddr) -> Url {
     Url::parse(&format!("http://{listen}")).expect("an address and a port make a URL")
 }
 
-/// What clients take from a configuration, if there is a good one.
+/// What clients take from a configuration.
 #[derive(Debug)]
 pub struct Quick {
-    pub listen: Option<SocketAddr>,
+    /// Where the daemon listens; none = there is no configuration. An error: there is one, which cannot be read.
+    pub listen: Result<Option<SocketAddr>, LoadError>,
     pub zone: TimeZone,
 }
 
 impl Quick {
     pub fn find(paths: &Paths) -> Quick {
-        let config = load(None, paths).ok().map(|loaded| loaded.config);
-        let zone = config.as_ref().map(zone_of);
-        Quick {
-            listen: config.map(|config| config.http.listen),
-            zone: zone.unwrap_or_else(TimeZone::system),
+        match load(None, paths) {
+            Ok(Loaded { config, .. }) => Quick {
+                listen: Ok(Some(config.http.listen)),
+                zone: zone_of(&config),
+            },
+            Err(error) => Quick {
+                listen: match error {
+                    LoadError::NotFound { .. } => Ok(None),
+                    error => Err(error),
+                },
+                zone: TimeZone::system(),
+            },
         }
     }
 }
