@@ -4,8 +4,8 @@ use super::Finding;
 use crate::cli::Context;
 use crate::cli::check::count;
 use crate::cli::exit::CliError;
-use crate::cli::human::{bytes, duration, one_line};
-use crate::cli::settings::{self, LoadError, Loaded};
+use crate::cli::human::{Local, bytes, duration, one_line};
+use crate::cli::settings::{self, LoadError, Loaded, Remark};
 use crate::client::view::{Receiver, Source, Status};
 use crate::client::{Client, ClientError, http_client, reason};
 use jiff::Timestamp;
@@ -91,7 +91,12 @@ pub(super) async fn all(
     }
     sources(&client, &config, status.is_ok(), &mut findings).await;
     if status.is_ok() {
-        receivers(&client, &mut findings).await;
+        receivers(
+            &client,
+            &Local::current(settings::zone_of(&config)),
+            &mut findings,
+        )
+        .await;
     }
     findings.push(journal(&data_dir, &status));
     findings.push(disk(&data_dir));
@@ -124,7 +129,7 @@ fn stranger(client: &Client, status: &Status, data_dir: &Path) -> Finding {
     ))
 }
 
-async fn receivers(client: &Client, findings: &mut Vec<Finding>) {
+async fn receivers(client: &Client, local: &Local, findings: &mut Vec<Finding>) {
     const WHAT: &str = "receiver";
     let receivers: Vec<Receiver> = match client.list("api/receivers", &[], SOURCES_MAX).await {
         Ok(receivers) => receivers,
@@ -132,8 +137,8 @@ async fn receivers(client: &Client, findings: &mut Vec<Finding>) {
     };
     findings.extend(receivers.iter().map(|receiver| {
         let name = &receiver.name;
-        match (receiver.status.as_str(), &receiver.parked) {
-            ("ok", None) => finding(WHAT, Verdict::Good, format!("{name} takes messages")),
+        match (receiver.status.as_str(), receiver.trouble(local)) {
+            ("ok", _) => finding(WHAT, Verdict::Good, format!("{name} takes messages")),
             (status, reason) => {
                 let reason = reason.as_deref().unwrap_or("no reason known");
                 let text = format!("{name} is {status}: {}", one_line(reason));
@@ -169,7 +174,9 @@ fn configuration(
     let file = loaded.path.display();
     let missing = settings::missing_secrets(&loaded.config);
     findings.push(match (missing.first(), loaded.warnings.first()) {
-        (Some(missing), _) => finding(WHAT, Verdict::Wrong, format!("{file}: {missing}")),
+        (Some(Remark { path, message }), _) => {
+            finding(WHAT, Verdict::Wrong, format!("{file}: {path}: {message}"))
+        }
         (None, Some(warning)) => finding(WHAT, Verdict::Note, format!("{file}:{warning}")),
         (None, None) => finding(
             WHAT,

@@ -47,6 +47,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
+    workbench::there(&args.file)?;
     let host = workbench::host(ctx)?;
     let mut report = Report {
         printer: &mut ctx.printer,

@@ -2,9 +2,12 @@
 
 use super::super::Context;
 use super::super::exit::{CliError, Exit};
-use super::workbench::{self, Subject};
+use super::workbench::{self, FILE_POLL, Subject};
 use serde_json::{Value, json};
-use weir_core::plugin::{PluginHandle, Role};
+use std::path::Path;
+use std::time::SystemTime;
+use tokio::sync::watch;
+use weir_core::plugin::{PluginHandle, PluginStatus, Role};
 use weir_model::alert::notification::AlertStatus;
 use weir_model::observation::Coverage;
 
@@ -24,6 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
+    workbench::there(&args.subject.file)?;
     workbench::log_to_stderr("info");
     let host = workbench::host(ctx)?;
     let role = workbench::role(&host, &args.subject.file).await?;
@@ -31,25 +35,71 @@ pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError
     let mut status = handle.subscribe();
     let mut number = 0;
     loop {
-        let generation = status.borrow_and_update().generation;
         number += 1;
-        let done = once(ctx, &handle, role, number, usize::from(args.alerts)).await?;
+        let done = once(ctx, &handle, role, number, args).await?;
         if !args.watch {
             handle.close().await;
             return Ok(if done { Exit::Ok } else { Exit::Failed });
         }
+        // Which bytes these were is known only now that they have been loaded.
+        let generation = status.borrow_and_update().generation;
         ctx.printer.note(format_args!(
-            "watching {}; stop with Ctrl-C",
+            "{}: watching {}; stop with Ctrl-C",
+            clock(ctx),
             args.subject.file.display()
         ));
-        let changed = status.wait_for(|status| status.generation != generation);
-        tokio::select! {
-            changed = changed => {
-                changed.map_err(|_| CliError::failed("the plugin's host stopped"))?;
-            }
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Ok),
+        if !changed(ctx, args, &mut status, generation).await? {
+            return Ok(Exit::Ok);
         }
     }
+}
+
+/// Waits for another generation, and says when there is a new file from which it is made. False: it was told to stop.
+async fn changed(
+    ctx: &mut Context,
+    args: &Args,
+    status: &mut watch::Receiver<PluginStatus>,
+    generation: u64,
+) -> Result<bool, CliError> {
+    let file = &args.subject.file;
+    let mut written = modified(file);
+    let mut look = tokio::time::interval(FILE_POLL);
+    loop {
+        tokio::select! {
+            changed = status.changed() => {
+                changed.map_err(|_| CliError::failed("the plugin's host stopped"))?;
+                let (now, reload) = {
+                    let status = status.borrow_and_update();
+                    (status.generation, status.reload.clone())
+                };
+                if now != generation {
+                    return Ok(true);
+                }
+                if let Some(error) = reload.and_then(|report| report.error) {
+                    ctx.printer.error(format_args!("{}: {error}", clock(ctx)));
+                }
+            }
+            _ = look.tick() => {
+                let now = modified(file);
+                if now != written {
+                    written = now;
+                    let said = format!("{}: the file has changed, compiling it", clock(ctx));
+                    ctx.printer.note(said);
+                }
+            }
+            _ = tokio::signal::ctrl_c() => return Ok(false),
+        }
+    }
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    std::fs::metadata(file).ok()?.modified().ok()
+}
+
+/// The time of day.
+fn clock(ctx: &Context) -> String {
+    let now = jiff::Timestamp::now().to_zoned(ctx.zone());
+    now.strftime("%H:%M:%S").to_string()
 }
 
 /// Whether the call succeeded; its result is printed either way.
@@ -58,17 +108,19 @@ async fn once(
     handle: &PluginHandle,
     role: Role,
     number: u32,
-    alerts: usize,
+    args: &Args,
 ) -> Result<bool, CliError> {
     if let Err(error) = handle.ready().await {
         ctx.printer.error(&error);
         return Ok(false);
     }
+    let before = handle.status().counters;
     let began = std::time::Instant::now();
     let result = match role {
         Role::Handler => {
             let message = format!("{number}-{}", uuid::Uuid::now_v7());
-            let notification = workbench::sample(&message, AlertStatus::Firing, alerts);
+            let notification =
+                workbench::sample(&message, AlertStatus::Firing, usize::from(args.alerts));
             handle
                 .deliver(notification, None)
                 .await
@@ -92,10 +144,11 @@ async fn once(
     ctx.printer
         .json(&result.unwrap_or_else(|error| workbench::error_json(&error)))?;
     let counters = status.counters;
+    // Counters go on from call to call, and over the opening before the first.
     ctx.printer.note(format_args!(
-        "took {took:.1?}, {:.0?} of CPU, {} requests, {:.1} MiB of memory",
-        counters.cpu,
-        counters.http_requests,
+        "took {took:.1?}, {:.0?} of CPU, {} requests; {:.1} MiB of memory at most so far",
+        counters.cpu.saturating_sub(before.cpu),
+        counters.http_requests.saturating_sub(before.http_requests),
         counters.memory_high_water as f64 / 1048576.0
     ));
     Ok(good)

@@ -98,9 +98,15 @@ impl Call {
 }
 
 pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
+    workbench::there(&args.subject.file)?;
     let known = match read(&args.cassette) {
         Ok(cassette) => Some(cassette),
         Err(_) if args.record && !args.cassette.exists() => None,
+        Err(error) if !args.cassette.exists() => {
+            return Err(CliError::usage(format!(
+                "{error}: make the cassette first, from the real far side: --record"
+            )));
+        }
         Err(error) => return Err(error),
     };
     match known {

@@ -3,7 +3,7 @@
 use super::super::Context;
 use super::super::exit::CliError;
 use super::super::settings;
-use crate::bundled::BUNDLED;
+use crate::bundled;
 use crate::paths::Paths;
 use clap::Args;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
-use weir_core::monitor::{BundledPlugin, plugin_spec};
+use weir_core::monitor::plugin_spec;
 use weir_core::plugin::{
     AllowRule, CallError, HostOptions, Limits, PluginHost, PluginSpec, Role, WasmBytes,
 };
@@ -21,7 +21,7 @@ use weir_model::config::ReceiverConfig;
 use weir_model::observation::{Coverage, FailureKind, Observation, Page};
 
 /// How often the file is looked at with `--watch`.
-const FILE_POLL: Duration = Duration::from_millis(300);
+pub(super) const FILE_POLL: Duration = Duration::from_millis(300);
 
 /// What is on the workbench.
 #[derive(Clone, Debug, Args)]
@@ -102,15 +102,15 @@ impl Subject {
             let config = self.config()?.unwrap_or_else(|| json!({}));
             return Ok(spec(&self.file, role, config));
         };
-        let bundled: Vec<BundledPlugin> = BUNDLED
-            .iter()
-            .map(|bundled| BundledPlugin {
-                name: bundled.name,
-                bytes: bundled.bytes,
-            })
-            .collect();
-        let mut spec = plugin_spec(&name, &name, &entry, role, Uuid::nil(), &bundled)
-            .map_err(|error| CliError::usage(error.to_string()))?;
+        let mut spec = plugin_spec(
+            &name,
+            &name,
+            &entry,
+            role,
+            Uuid::nil(),
+            &bundled::for_monitor(),
+        )
+        .map_err(|error| CliError::usage(error.to_string()))?;
         // The file of the command line is tried, whatever the entry names.
         spec.wasm = wasm(&self.file);
         Ok(spec)
@@ -150,6 +150,18 @@ pub(in crate::cli) fn host(ctx: &Context) -> Result<PluginHost, CliError> {
         ..HostOptions::default()
     })
     .map_err(|error| CliError::failed(error.to_string()))
+}
+
+/// Whether there is a file at all, before anything is made of it.
+pub(super) fn there(file: &Path) -> Result<(), CliError> {
+    match std::fs::File::open(file) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CliError::usage(format!(
+            "cannot read {}: {}",
+            file.display(),
+            settings::plain(&error)
+        ))),
+    }
 }
 
 /// What the plugin is: by its exports, which cannot lie.

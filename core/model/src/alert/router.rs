@@ -143,7 +143,7 @@ pub struct Explained {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no open alert has the fingerprint {0}")]
+#[error("open alert with the fingerprint {0}")]
 pub struct UnknownAlert(pub String);
 
 /// See the module.

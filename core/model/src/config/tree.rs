@@ -45,6 +45,30 @@ pub(super) struct Field {
     pub(super) value: Node,
 }
 
+impl Node {
+    /// The node at a path such as `sources[0].config`, or the last one on the way there.
+    pub(super) fn descend(&self, path: &str) -> &Node {
+        let steps = path
+            .split(['.', '['])
+            .map(|step| step.trim_end_matches(']'));
+        let mut node = self;
+        for step in steps {
+            let next = match &node.kind {
+                Kind::Struct(fields) | Kind::Call { fields, .. } => (fields.iter())
+                    .find(|field| field.name == step)
+                    .map(|field| &field.value),
+                Kind::List(items) => step.parse().ok().and_then(|n: usize| items.get(n)),
+                _ => None,
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node
+    }
+}
+
 /// A mistake in the syntax, in our words.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SyntaxError {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::state::Live;
 use super::{AlertState, Decision, NoticeReason, OutboxEntry, Router, events, words};
-use crate::alert::fact::{handler_subject, receiver_subject};
+use crate::alert::fact::receiver_subject;
 use crate::alert::notification::{AlertStatus, Notification, NotifiedAlert};
 use crate::alert::route::{LOG_RECEIVER, Target};
 use crate::alert::rule::WEIR_TROUBLE;
@@ -152,12 +152,9 @@ impl Router {
             .iter()
             .chain(&self.config.fallback)
             .collect();
-        let troubled = |subject: String| {
-            let key = format!("trouble/{}", text::name(&subject));
-            self.state.conditions.contains_key(&key)
-        };
         let works = |receiver: &&String| {
-            !troubled(receiver_subject(receiver)) && !troubled(handler_subject(receiver))
+            let key = format!("trouble/{}", text::name(&receiver_subject(receiver)));
+            !self.state.conditions.contains_key(&key)
         };
         let working: Vec<Target> = all.into_iter().filter(works).map(plain).collect();
         if working.is_empty() {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::alert::delivery;
-use crate::alert::fact::{Change, ExecutionFact, handler_subject, receiver_subject};
+use crate::alert::fact::{Change, ExecutionFact, receiver_subject};
 use crate::alert::matcher::Matcher;
 use crate::alert::rule::{WEIR_TROUBLE, When};
 use crate::status::Status;
@@ -513,13 +513,6 @@ fn trouble_goes_to_every_receiver_that_works() {
     );
     let resolved = desk.fact(60, FactKind::TroubleCleared { subject });
     assert_eq!(resolved.len(), 2, "{resolved:?}");
-    let trouble = FactKind::Trouble {
-        subject: handler_subject("phone"),
-        message: "it cannot be compiled".into(),
-    };
-    assert_eq!(desk.fact(70, trouble).len(), 2, "nor of its plugin's");
-    let subject = handler_subject("phone");
-    assert_eq!(desk.fact(80, FactKind::TroubleCleared { subject }).len(), 2);
     let blind = FactKind::Blind {
         from: at(100),
         to: at(7300),
