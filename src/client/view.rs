@@ -232,6 +232,7 @@ pub struct Alert {
     pub executions: Vec<Value>,
     pub acknowledged_by: Option<String>,
     pub acknowledged_at: Option<Timestamp>,
+    pub labels: BTreeMap<String, String>,
     pub deliveries: Vec<Delivery>,
 }
 

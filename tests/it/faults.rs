@@ -197,13 +197,13 @@ async fn a_provider_that_does_not_answer_in_time_is_lost_contact_and_no_more() {
     assert_eq!(count(&monitor, Status::Running), 1);
     server.fault(Fault::None);
     server.set_position(server.recording().duration());
-    // The plugin was stopped in its call; the pause before it is opened again is real.
     until(&monitor, "contact again", |monitor| {
         monitor.clock().advance(Duration::from_secs(5));
         count(monitor, Status::Completed) == 1
     })
     .await;
-    assert!(view(&monitor, "studio").plugin.unwrap().counters.crashes > 0);
+    // A request gets what is left of its call: a slow far side is a failure of the call, no strike against the plugin.
+    assert_eq!(view(&monitor, "studio").plugin.unwrap().counters.crashes, 0);
     assert!(alerts(&monitor, "lost").is_empty());
     monitor.shutdown().await;
     server.stop().await;

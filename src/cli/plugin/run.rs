@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::SystemTime;
 use tokio::sync::watch;
-use weir_core::plugin::{PluginHandle, PluginStatus, Role};
+use weir_core::plugin::{CallError, PluginHandle, PluginStatus, Role};
 use weir_model::alert::notification::AlertStatus;
 use weir_model::observation::Coverage;
 
@@ -24,6 +24,9 @@ pub(super) struct Args {
     /// Alerts in the sample notification
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     alerts: u16,
+    /// A handler: the whole life of the alert, which fires, is updated and resolved
+    #[arg(long)]
+    life: bool,
 }
 
 pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
@@ -112,6 +115,8 @@ async fn once(
 ) -> Result<bool, CliError> {
     if let Err(error) = handle.ready().await {
         ctx.printer.error(&error);
+        let crash = handle.status().last_crash;
+        show_last_words(ctx, crash.map(|report| CallError::Crashed { report }));
         return Ok(false);
     }
     let before = handle.status().counters;
@@ -119,12 +124,7 @@ async fn once(
     let result = match role {
         Role::Handler => {
             let message = format!("{number}-{}", uuid::Uuid::now_v7());
-            let notification =
-                workbench::sample(&message, AlertStatus::Firing, usize::from(args.alerts));
-            handle
-                .deliver(notification, None)
-                .await
-                .map(|receipt| json!({ "delivered": true, "receipt": receipt }))
+            deliver(handle, &message, args).await
         }
         Role::Source => round(handle).await,
     };
@@ -141,6 +141,7 @@ async fn once(
     };
     ctx.printer.note(format_args!("{name}: {checked}"));
     let good = result.is_ok();
+    show_last_words(ctx, result.as_ref().err().cloned());
     ctx.printer
         .json(&result.unwrap_or_else(|error| workbench::error_json(&error)))?;
     let counters = status.counters;
@@ -154,8 +155,38 @@ async fn once(
     Ok(good)
 }
 
+/// One message, or the three that a life is made of; each is handed the receipt of the one before.
+async fn deliver(handle: &PluginHandle, message: &str, args: &Args) -> Result<Value, CallError> {
+    let alerts = usize::from(args.alerts);
+    let life = [
+        ("firing", AlertStatus::Firing),
+        ("update", AlertStatus::Firing),
+        ("resolved", AlertStatus::Resolved),
+    ];
+    let mut delivered = Vec::new();
+    let mut prior = None;
+    for (what, status) in life.into_iter().take(if args.life { 3 } else { 1 }) {
+        let mut notification = workbench::sample(&format!("{message}-{what}"), status, alerts);
+        // Another life than that of the call before.
+        notification.key = format!("sample-{message}");
+        let receipt = handle.deliver(notification, prior.clone()).await?;
+        delivered.push(json!({ "message": what, "delivered": true, "receipt": receipt }));
+        prior = receipt.or(prior);
+    }
+    Ok(match args.life {
+        true => json!(delivered),
+        false => json!({ "delivered": true, "receipt": prior }),
+    })
+}
+
+fn show_last_words(ctx: &mut Context, error: Option<CallError>) {
+    for line in error.iter().flat_map(workbench::last_words) {
+        ctx.printer.note(line);
+    }
+}
+
 /// Every page until the round is over.
-async fn round(handle: &PluginHandle) -> Result<Value, weir_core::plugin::CallError> {
+async fn round(handle: &PluginHandle) -> Result<Value, CallError> {
     let mut pages = Vec::new();
     let mut cursor = None;
     for _ in 0..PAGES_MAX {

@@ -263,9 +263,12 @@ async fn record(ctx: &mut Context, args: &Args, known: Option<Cassette>) -> Resu
         calls,
     };
     write(args, &cassette)?;
-    for recorded in &cassette.calls {
-        let (name, requests) = (recorded.call.name(), recorded.during.exchanges.len());
-        let result = super::super::human::fit(&recorded.during.result.to_string(), 200);
+    let opening = ("open".to_owned(), &cassette.opening);
+    let calls = cassette.calls.iter();
+    let calls = calls.map(|recorded| (recorded.call.name(), &recorded.during));
+    for (name, during) in std::iter::once(opening).chain(calls) {
+        let requests = during.exchanges.len();
+        let result = super::super::human::fit(&during.result.to_string(), 200);
         ctx.printer
             .line(format_args!("{name}: {requests} requests, {result}"))?;
     }

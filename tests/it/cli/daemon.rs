@@ -269,7 +269,7 @@ fn a_port_in_use_is_said_before_anything_is_started() {
 #[test]
 fn the_demo_shows_all_that_the_recordings_hold() {
     let shell = Shell::alone();
-    let output = shell.weir(&["demo", "--once", "--json"]);
+    let output = shell.weir(&["demo", "--once", "--json", "--keep"]);
     let summary: Value = serde_json::from_str(&out(&output)).unwrap_or_default();
     assert_eq!(code(&output), 0, "{summary:#}\n{}", err(&output));
     assert_eq!(summary["ok"], true);
