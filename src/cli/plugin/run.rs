@@ -71,15 +71,9 @@ async fn changed(
         tokio::select! {
             changed = status.changed() => {
                 changed.map_err(|_| CliError::failed("the plugin's host stopped"))?;
-                let (now, reload) = {
-                    let status = status.borrow_and_update();
-                    (status.generation, status.reload.clone())
-                };
-                if now != generation {
+                // A file that is not taken into use is told of by the log.
+                if status.borrow_and_update().generation != generation {
                     return Ok(true);
-                }
-                if let Some(error) = reload.and_then(|report| report.error) {
-                    ctx.printer.error(format_args!("{}: {error}", clock(ctx)));
                 }
             }
             _ = look.tick() => {
