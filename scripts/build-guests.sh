@@ -26,7 +26,9 @@ python() {
     fresh "$out/$3" "$2" "$examples/python/weir_plugin.py" && return
     mkdir -p "$out/python"
     cp "$examples/python/weir_plugin.py" "$2" "$out/python/"
-    run "$out/tools/python/bin/componentize-py" -q -d "$root/wit" -w "$1" \
+    # Only what its own environment has is built in, whatever Python there is besides.
+    run env "VIRTUAL_ENV=$out/tools/python" "PATH=$out/tools/python/bin:$PATH" \
+        "$out/tools/python/bin/componentize-py" -q -d "$root/wit" -w "$1" \
         componentize -p "$out/python" "$(basename "$2" .py)" -o "$out/$3"
 }
 

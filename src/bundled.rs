@@ -1,5 +1,7 @@
 //! The plugins that the binary carries: components built from `plugins/` in this build.
 
+use weir_core::monitor::BundledPlugin;
+
 /// A component by the name that `plugin:` and `handler:` use.
 #[derive(Clone, Copy)]
 pub struct Bundled {
@@ -18,6 +20,15 @@ impl std::fmt::Debug for Bundled {
 
 /// In alphabetical order of their names.
 pub const BUNDLED: &[Bundled] = include!(concat!(env!("OUT_DIR"), "/bundled.in"));
+
+/// All of them, as a monitor is given them.
+pub fn for_monitor() -> Vec<BundledPlugin> {
+    let plugin = |bundled: &Bundled| BundledPlugin {
+        name: bundled.name,
+        bytes: bundled.bytes,
+    };
+    BUNDLED.iter().map(plugin).collect()
+}
 
 /// The bundled plugin of that name.
 pub fn find(name: &str) -> Option<&'static Bundled> {

@@ -166,21 +166,38 @@ impl Context {
         let settings = settings::Quick::find(&self.paths);
         let url = match (&self.url, settings.listen) {
             (Some(url), _) => url.clone(),
-            (None, Some(listen)) => settings::url_of(listen),
-            (None, None) => Url::parse(DEFAULT_URL).expect("it is a URL"),
+            (None, Ok(Some(listen))) => settings::url_of(listen),
+            (None, Ok(None)) => Url::parse(DEFAULT_URL).expect("it is a URL"),
+            // Whoever listens at the default address may be somebody else's daemon.
+            (None, Err(error)) => return Err(settings::no_address(&error)),
         };
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(CliError::usage(format!(
-                "{url}: a daemon's URL begins with http:// or https://"
-            )));
-        }
-        Ok((Client::new(url)?, Local::current(settings.zone)))
+        Ok((client_of(url)?, Local::current(settings.zone)))
+    }
+
+    /// The daemon that was named by its URL, else the one that listens there.
+    fn daemon_of(&self, listen: std::net::SocketAddr) -> Result<Client, CliError> {
+        let url = self.url.clone();
+        client_of(url.unwrap_or_else(|| settings::url_of(listen)))
+    }
+
+    fn url(&self) -> Option<&Url> {
+        self.url.as_ref()
     }
 
     /// The zone of the people here.
     pub fn zone(&self) -> TimeZone {
         settings::Quick::find(&self.paths).zone
     }
+}
+
+/// A client of the daemon at a URL that somebody wrote.
+fn client_of(url: Url) -> Result<Client, CliError> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(CliError::usage(format!(
+            "{url}: a daemon's URL begins with http:// or https://"
+        )));
+    }
+    Ok(Client::new(url)?)
 }
 
 /// Runs the command and maps what came of it to an exit code.

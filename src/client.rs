@@ -31,7 +31,7 @@ pub enum ClientError {
     NoDaemon { url: String, reason: String },
     #[error("what answers at {url} is no weir daemon ({reason}). Point to it: --url / WEIR_URL")]
     Stranger { url: String, reason: String },
-    #[error("the daemon refused: {message}")]
+    #[error("{}{message}", if *.status == 404 { "" } else { "the daemon refused: " })]
     Refused { status: u16, message: String },
     #[error("the answer of the daemon was cut off: {0}")]
     Broken(String),
@@ -299,7 +299,10 @@ impl Client {
 
     fn refused(&self, status: u16, problem: &Value) -> ClientError {
         let text = |name: &str| problem.get(name).and_then(Value::as_str).map(one_line);
-        let mut message = match (text("title"), text("detail")) {
+        // That there is no such thing is what the detail says, with its name.
+        let named = (problem.get("type").and_then(Value::as_str))
+            .is_some_and(|kind| kind.ends_with("not-found"));
+        let mut message = match (text("title").filter(|_| !named), text("detail")) {
             (Some(title), Some(detail)) if title != detail => format!("{title}: {detail}"),
             (title, detail) => detail.or(title).unwrap_or_else(|| format!("HTTP {status}")),
         };

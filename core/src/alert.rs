@@ -168,6 +168,11 @@ impl AlertRouter {
                 actor.at.send_replace(actor.cursor);
                 Ok(more)
             }
+            // Nothing is lost: they are decided again at the next start.
+            Err(error) if actor.journal.is_stopping() => {
+                tracing::debug!(%error, "the alert router's last decisions were not recorded");
+                Err(())
+            }
             Err(error) => {
                 tracing::warn!(%error, "the alert router's decisions were not recorded, deciding again from the store");
                 Err(())

@@ -21,8 +21,8 @@ pub use commit::*;
 pub use counters::Counters;
 pub use open::OpenError;
 pub use reader::{
-    CheckpointRow, ExecutionFilter, Lineage, ReadError, Reader, StoredEvent, StoredExecution,
-    WorkflowRow,
+    CheckpointRow, ExecutionFilter, FailedDeliveries, Lineage, ReadError, Reader, StoredEvent,
+    StoredExecution, WorkflowRow,
 };
 pub use retention::Retention;
 
@@ -397,8 +397,13 @@ impl JournalHandle {
             .unwrap_or_else(|_| Err(writer_gone()))
     }
 
+    /// Whether weir is ending: nothing is taken any more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.common.stopping.load(Ordering::Acquire)
+    }
+
     fn taken(&self) -> Result<(), JournalError> {
-        if self.common.stopping.load(Ordering::Acquire) {
+        if self.is_stopping() {
             return Err(closed("weir is stopping"));
         }
         match &*self.common.state.borrow() {

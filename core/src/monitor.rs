@@ -9,7 +9,7 @@ mod views;
 mod watch;
 
 pub use control::{RequestError, Submit};
-pub use plan::{BundledPlugin, PlanError, check_credential, plugin_file, plugin_spec, read_secret};
+pub use plan::{BundledPlugin, PlanError, check_credential, plugin_spec, read_secret};
 pub use views::{ActorView, MonitorStatus, ReceiverView, ReloadView, SourceView};
 
 use crate::alert::{Acknowledge, LiftMute, SetMute};
@@ -326,8 +326,11 @@ impl MonitorHandle {
     /// Sends a marked test alert to one receiver, past the outbox and the rate, and says what came back.
     pub async fn test_receiver(&self, name: &str) -> Result<Tested, ActError> {
         let shared = &self.inner.shared;
-        let receiver = runtime::read(&shared.receivers).remove(name);
-        let receiver = receiver.ok_or_else(|| ActError::NotFound(format!("receiver {name}")))?;
+        let mut receivers = runtime::read(&shared.receivers);
+        let receiver = receivers.remove(name).ok_or_else(|| {
+            let names: Vec<String> = receivers.into_keys().collect();
+            ActError::NotFound(format!("receiver {name}; there are: {}", names.join(", ")))
+        })?;
         let settings = shared.settings.load();
         let url = runtime::public_url(&settings);
         let test = DeliverTest(Box::new(rehearsal::notification(

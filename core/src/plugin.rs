@@ -44,7 +44,7 @@ pub use egress::{
 };
 pub use gauge::{LimitUse, Unit};
 pub use handle::{CallError, PluginHandle};
-pub use host::{HostOptions, PluginError, PluginHost};
+pub use host::{HostOptions, PluginError, PluginHost, Unfit};
 pub use limits::Limits;
 pub use status::{
     Capabilities, Counters, CrashCause, CrashReport, Examined, Manifest, PluginState, PluginStatus,

@@ -474,16 +474,20 @@ impl SourceActor {
             h.last_error = Some(message);
         });
         if self.failures >= FAILURES_TO_STALE && self.state.row.stale_since.is_none() {
-            let since = self
+            let contact = self
                 .health
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
                 .last_ok_at
-                .or(self.state.row.contact_at)
-                .unwrap_or(now);
+                .or(self.state.row.contact_at);
+            let since = contact.unwrap_or(now);
             self.state.row.stale_since = Some(since);
             self.state.row.stale_error = Some(failed.message.clone());
-            tracing::warn!(source = %self.options.name, error = %failed.message, "lost contact; statuses stay as they are");
+            let what = match contact {
+                Some(_) => "lost contact; statuses stay as they are",
+                None => "never reached so far; is its address right?",
+            };
+            tracing::warn!(source = %self.options.name, error = %failed.message, "{what}");
             let stored = self.store(vec![SourceEvent::Stale {
                 error: failed.message.clone(),
             }]);

@@ -26,11 +26,11 @@ impl Troubles {
         }
     }
 
-    /// `subject` identifies the trouble (`receiver:phone`); the same one with the same message is said once.
-    pub(crate) fn raise(&self, subject: &str, message: &str) {
+    /// `subject` identifies the trouble (`receiver phone`), which is said once. False: it was known already.
+    pub(crate) fn raise(&self, subject: &str, message: &str) -> bool {
         let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
         if active.contains_key(subject) || active.len() >= ACTIVE_MAX {
-            return;
+            return false;
         }
         active.insert(subject.to_owned(), message.to_owned());
         drop(active);
@@ -40,6 +40,7 @@ impl Troubles {
             message: message.to_owned(),
         };
         self.record(event, Some(subject));
+        true
     }
 
     pub(crate) fn clear(&self, subject: &str) {

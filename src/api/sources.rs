@@ -3,7 +3,7 @@
 use super::errors::{Problem, echo};
 use super::params::Params;
 use super::views::{Page, ReceiverView, SourceView, TestView};
-use super::{ApiState, View, auth};
+use super::{ApiState, View, auth, store};
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Path};
 use std::time::Instant;
@@ -46,12 +46,15 @@ pub(super) async fn receivers(
     state: Data<ApiState>,
 ) -> View<Page<ReceiverView>> {
     let params = Params::of(&request, PAGING)?;
-    let views = state
-        .monitor
-        .receivers()
-        .iter()
-        .map(ReceiverView::new)
-        .collect();
+    let failures = store::read(&state, |reader| Ok(reader.outbox_failures()?)).await?;
+    let receivers = state.monitor.receivers();
+    let mut views: Vec<ReceiverView> = receivers.iter().map(ReceiverView::new).collect();
+    for failed in failures {
+        let view = views.iter_mut().find(|view| view.name == failed.receiver);
+        if let Some(view) = view {
+            view.failed(failed);
+        }
+    }
     page(&params, views, |receiver| &receiver.name)
 }
 
@@ -65,7 +68,14 @@ pub(super) async fn test_receiver(
     Params::of(&request, &[])?;
     let began = Instant::now();
     let tested = state.monitor.test_receiver(&name).await?;
-    Ok(Json(TestView::new(&name, tested, began.elapsed())))
+    let config = state.monitor.config();
+    let fallback = config.alerts.fallback.as_deref();
+    Ok(Json(TestView::new(
+        &name,
+        tested,
+        began.elapsed(),
+        fallback,
+    )))
 }
 
 /// A page of what is in memory, by name.

@@ -27,7 +27,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum AlertsCommand {
-    /// Acknowledge an alert: it is not repeated, and closed where nothing else would close it
+    /// Acknowledge an alert: it is not repeated; one about jobs is closed by it
     Ack {
         /// Its id, or the beginning of it
         id: String,
@@ -59,8 +59,12 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
     let mut table = Table::new(&[
         "ALERT", "SEVERITY", "STATUS", "SINCE", "COUNT", "TOLD", "TITLE",
     ]);
+    let mut unnamed = false;
     for item in items {
         let alert: Alert = client.view(item)?;
+        let label = |name: &str| alert.labels.get(name);
+        unnamed |= alert.status == "firing"
+            && label("workflow").is_some_and(|workflow| Some(workflow) == label("source"));
         let status = match &alert.acknowledged_by {
             Some(by) => format!("{}, ack by {by}", alert.status),
             None => alert.status.clone(),
@@ -84,6 +88,11 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
         ctx.printer.note(word);
     } else {
         table.print(&mut ctx.printer)?;
+        if unnamed {
+            ctx.printer.note(
+                "jobs without a workflow of their own are filed under their source: no later success closes such an alert, `weir alerts ack` does",
+            );
+        }
     }
     Ok(Exit::Ok)
 }

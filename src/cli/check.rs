@@ -2,12 +2,16 @@
 
 use super::Context;
 use super::exit::{CliError, Exit};
+use super::human::one_line;
 use super::plugin::workbench;
 use super::printer::{Printer, Tone};
-use super::settings::{self, LoadError, Loaded};
+use super::settings::{self, LoadError, Loaded, Remark};
 use std::path::PathBuf;
-use weir_core::plugin::WasmBytes;
-use weir_model::config::{Config, EMAIL, Email, EmailTls, Handler, PluginEntry, PluginRef};
+use weir_core::plugin::{PluginHost, PluginSpec, Unfit, WasmBytes};
+use weir_model::config::diagnostic::{Diagnostic, Severity};
+use weir_model::config::{
+    Config, CredentialKind, EMAIL, Email, EmailTls, Handler, PluginEntry, PluginRef,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,53 +34,77 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
         }
         Err(error) => return Err(CliError::usage(error.to_string())),
     };
-    let unfit = unfit(ctx, &loaded.config).await?;
+    let findings = findings(ctx, &loaded).await?;
     let printer = &mut ctx.printer;
     let file = loaded.path.display().to_string();
-    for finding in &unfit {
-        printer.line(format_args!("{file}: error: {finding}"))?;
+    for finding in &findings {
+        printer.line(finding.render(&file))?;
     }
-    if !unfit.is_empty() {
-        printer.note(format_args!("{file}: {}", count(unfit.len(), "finding")));
-        return Ok(Exit::Failed);
+    let errors = findings.iter().filter(|f| f.severity == Severity::Error);
+    match errors.count() {
+        0 => report(printer, &loaded)?,
+        errors => {
+            let errors = count(errors, "finding");
+            printer.note(format_args!("{file}: {errors}: weir run would not work so"));
+            return Ok(Exit::Failed);
+        }
     }
-    report(printer, &loaded)?;
     Ok(Exit::Ok)
 }
 
-/// What a good configuration names and this weir cannot use: a credential, or a plugin built for another contract. What is
-/// not on this machine at all may be there on the daemon's.
-async fn unfit(ctx: &Context, config: &Config) -> Result<Vec<String>, CliError> {
-    let mut findings = settings::useless_credentials(config);
-    let files = settings::plugin_files(config);
-    if files.is_empty() {
-        return Ok(findings);
+/// What the text alone does not tell, in order of place: what keeps `weir run` from starting, and what keeps a plugin from
+/// its work. A plugin's file that is not on this machine may be there on the daemon's.
+async fn findings(ctx: &Context, loaded: &Loaded) -> Result<Vec<Diagnostic>, CliError> {
+    let config = &loaded.config;
+    let mut remarks = settings::useless_credentials(config);
+    for mut missing in settings::missing_secrets(config) {
+        missing.message.push_str(": weir run would not start");
+        remarks.push(missing);
     }
-    let host = workbench::host(ctx)?;
-    for (owner, role, wasm, file_bytes_max) in files {
-        let path = match &wasm {
-            WasmBytes::File { path, .. } => path.display().to_string(),
-            WasmBytes::Bundled(_) => String::new(),
-        };
-        if let Err(reason) = host.fits(wasm, role, file_bytes_max).await {
-            let reason = reason.strip_prefix(&format!("{path}: ")).unwrap_or(&reason);
-            findings.push(format!("{owner}: {path}: {reason}"));
+    let specs = settings::plugin_specs(config);
+    if !specs.is_empty() {
+        let host = workbench::host(ctx)?;
+        for (remark, spec) in specs {
+            remarks.extend(unfit(&host, remark, spec).await);
         }
     }
+    let wrong = remarks
+        .into_iter()
+        .map(|r| r.at(&loaded.text, Severity::Error));
+    let missing = settings::missing_plugins(config).into_iter();
+    let missing = missing.map(|r| r.at(&loaded.text, Severity::Warning));
+    let mut findings: Vec<_> = loaded
+        .warnings
+        .iter()
+        .cloned()
+        .chain(wrong)
+        .chain(missing)
+        .collect();
+    findings.sort_by_key(|finding| (finding.line, finding.column));
     Ok(findings)
+}
+
+/// What a plugin itself says to its entry: one that was built for another contract, or does not take its configuration.
+async fn unfit(host: &PluginHost, remark: Remark, spec: PluginSpec) -> Option<Remark> {
+    let unfit = host.opens(&spec).await.err()?;
+    let field = match &unfit {
+        Unfit::File(_) => settings::plugin_field(spec.role),
+        Unfit::Config(_) => "config",
+    };
+    let mut reason = unfit.to_string();
+    if let WasmBytes::File { path, .. } = &spec.wasm
+        && let Some(rest) = reason.strip_prefix(&format!("{}: ", path.display()))
+    {
+        reason = rest.to_owned();
+    }
+    Some(Remark {
+        path: format!("{}.{field}", remark.path),
+        message: one_line(&format!("{}: {reason}", remark.message)),
+    })
 }
 
 fn report(printer: &mut Printer, loaded: &Loaded) -> Result<(), CliError> {
     let file = loaded.path.display().to_string();
-    for warning in &loaded.warnings {
-        printer.line(warning.render(&file))?;
-    }
-    for missing in settings::missing_secrets(&loaded.config) {
-        printer.line(format_args!("{file}: warning: {missing}"))?;
-    }
-    for missing in settings::missing_plugins(&loaded.config) {
-        printer.line(format_args!("{file}: warning: {missing}"))?;
-    }
     let config = &loaded.config;
     let sources = count(config.sources.len(), "source");
     let rules = count(config.alerts.rules.len(), "rule");
@@ -135,7 +163,7 @@ fn reach(printer: &mut Printer, config: &Config) -> Result<(), CliError> {
 fn plugin(entry: &PluginEntry) -> String {
     match &entry.plugin {
         PluginRef::Bundled(name) => name.clone(),
-        PluginRef::File(path) => path.display().to_string(),
+        PluginRef::File(path) => settings::shown(path),
     }
 }
 
@@ -149,11 +177,14 @@ fn mail_server(email: &Email) -> String {
 }
 
 fn origins(entry: &PluginEntry) -> String {
-    let origins: Vec<String> = entry
+    let mut origins: Vec<String> = entry
         .origin_allow_list()
         .iter()
         .map(ToString::to_string)
         .collect();
+    let secret = entry.credentials.iter();
+    let secret = secret.filter(|(_, credential)| credential.kind == CredentialKind::Url);
+    origins.extend(secret.map(|(name, _)| format!("the secret URL of `{name}`")));
     if origins.is_empty() {
         "nothing".to_owned()
     } else {

@@ -40,12 +40,18 @@ pub struct Args {
     /// So many recorded seconds per second
     #[arg(long, default_value_t = 1.0, value_parser = speed)]
     speed: f64,
+    /// Keep its folder: configuration, journal and log [default: only where something went wrong]
+    #[arg(long)]
+    keep: bool,
 }
+
+/// Faster than this a busy machine does not see everything between two polls.
+const SPEED_MAX: f64 = 3.0;
 
 fn speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(speed) if (0.1..=20.0).contains(&speed) => Ok(speed),
-        _ => Err("a number from 0.1 to 20".to_owned()),
+        Ok(speed) if (0.1..=SPEED_MAX).contains(&speed) => Ok(speed),
+        _ => Err(format!("a number from 0.1 to {SPEED_MAX}")),
     }
 }
 
@@ -61,9 +67,8 @@ pub async fn run(ctx: &mut Context, args: Args) -> Result<Exit, CliError> {
     run::private_files();
     let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     let live = terminal && !args.once && !args.json;
-    let dir = tempfile::Builder::new().prefix("weir-demo-").tempdir()?;
-    // Kept, so that people can look at what is in it.
-    let dir = dir.keep();
+    let folder = tempfile::Builder::new().prefix("weir-demo-").tempdir()?;
+    let dir = folder.path().to_owned();
     ctx.printer
         .note("preparing the plugins (the first time takes some seconds)");
     warm_up(ctx, &dir).await?;
@@ -87,13 +92,15 @@ pub async fn run(ctx: &mut Context, args: Args) -> Result<Exit, CliError> {
         .await
         .map_err(|error| CliError::failed(error.to_string()))?;
     stage.hook.stop().await;
-    if args.json {
-        ctx.printer.json(&outcome.to_json(&expected, &dir, &url))?;
-    } else {
-        outcome.print(&mut ctx.printer, &expected, &dir, &url)?;
-    }
     // Who leaves the live view early has seen what they wanted.
     let fine = outcome.is_whole(&expected) || (live && !outcome.over);
+    let kept = (args.keep || !fine).then(|| folder.keep());
+    if args.json {
+        let summary = outcome.to_json(&expected, kept.as_deref(), &url);
+        ctx.printer.json(&summary)?;
+    } else {
+        outcome.print(&mut ctx.printer, &expected, kept.as_deref(), &url)?;
+    }
     Ok(if fine { Exit::Ok } else { Exit::Failed })
 }
 

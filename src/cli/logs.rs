@@ -147,7 +147,11 @@ impl Reader {
         ];
         query.extend(self.cursor.clone().map(|cursor| ("cursor", cursor)));
         let path = format!("api/executions/{}/logs", self.id);
-        let mut page = self.client.raw(&path, &query).await?;
+        let mut page = match self.client.raw(&path, &query).await {
+            // The execution is there; it is its log that is not.
+            Err(error) if error.is_not_found() => return Err(CliError::failed(error.to_string())),
+            page => page?,
+        };
         let more = page["more"] == true;
         let items = match page["items"].take() {
             Value::Array(items) => items,

@@ -2,12 +2,16 @@
 
 use super::Context;
 use super::exit::{CliError, Exit};
+use super::human::one_line;
 use super::printer::Tone;
 use super::table::Table;
+use crate::client::Client;
 use crate::client::view::Mute;
 use serde_json::{Map, Value, json};
 
 const MUTES_MAX: usize = 1000;
+/// Sources or receivers.
+const NAMES_MAX: usize = 1000;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,7 +53,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Args)]
 pub struct UnmuteArgs {
-    /// The mute's number in `weir mute --list`
+    /// The mute's id in `weir mute --list`
     id: String,
 }
 
@@ -78,6 +82,14 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
         return Ok(Exit::Ok);
     }
     let mute: Mute = client.view(answer)?;
+    for (what, name) in [("source", &args.source), ("receiver", &args.receiver)] {
+        if let Some(name) = name
+            && !is_known(&client, what, name).await?
+        {
+            let said = format!("no {what} {name} is known at present; it is muted all the same");
+            ctx.printer.warning(one_line(&said));
+        }
+    }
     ctx.printer.note(format_args!(
         "muted {} until {}; end it early: weir unmute {}",
         mute.what(),
@@ -85,6 +97,13 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
         id(&mute)
     ));
     Ok(Exit::Ok)
+}
+
+async fn is_known(client: &Client, what: &str, name: &str) -> Result<bool, CliError> {
+    let items = client
+        .items(&format!("api/{what}s"), &[], NAMES_MAX)
+        .await?;
+    Ok(items.iter().any(|item| item["name"] == name))
 }
 
 pub async fn unmute(ctx: &mut Context, args: &UnmuteArgs) -> Result<Exit, CliError> {
@@ -96,7 +115,7 @@ pub async fn unmute(ctx: &mut Context, args: &UnmuteArgs) -> Result<Exit, CliErr
             .all(|c| c.is_ascii_alphanumeric() || c == '-')
     {
         return Err(CliError::usage(
-            "a mute is named by its number in `weir mute --list`",
+            "a mute is named by its id in `weir mute --list`",
         ));
     }
     client.delete(&format!("api/mutes/{}", args.id)).await?;

@@ -48,8 +48,8 @@ impl Tone {
         match status {
             "completed" | "ok" | "sent" | "open" | "ready" | "running_ok" => Tone::Good,
             "running" | "completing" | "initializing" | "cancelling" => Tone::Busy,
-            "failed" | "timeout" | "dead" | "critical" | "error" | "firing" | "parked"
-            | "quarantined" | "incompatible" | "closed" => Tone::Bad,
+            "failed" | "timeout" | "dead" | "critical" | "error" | "firing" | "failing"
+            | "parked" | "quarantined" | "incompatible" | "closed" => Tone::Bad,
             "lost" | "partial" | "stale" | "suspect" | "warning" | "paused" | "backoff" => {
                 Tone::Warn
             }

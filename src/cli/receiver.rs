@@ -43,7 +43,7 @@ pub async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
 }
 
 async fn list(ctx: &mut Context, json: bool) -> Result<Exit, CliError> {
-    let (client, _) = ctx.daemon()?;
+    let (client, local) = ctx.daemon()?;
     let items = client.items("api/receivers", &[], RECEIVERS_MAX).await?;
     if json {
         ctx.printer.json(&json!({ "items": items }))?;
@@ -61,7 +61,7 @@ async fn list(ctx: &mut Context, json: bool) -> Result<Exit, CliError> {
             ("ok", Some(state)) if state != "ready" && state != "calling" => state.to_owned(),
             (status, _) => status.to_owned(),
         };
-        let remark = receiver.parked.clone().unwrap_or_default();
+        let remark = receiver.trouble(&local).unwrap_or_default();
         table.row(vec![
             (receiver.name.clone(), Tone::Plain),
             (receiver.handler.clone(), Tone::Dim),

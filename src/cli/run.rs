@@ -4,7 +4,7 @@ use super::Context;
 use super::check::count;
 use super::exit::{CliError, Exit};
 use super::settings::{self, LoadError, Loaded};
-use crate::bundled::BUNDLED;
+use crate::bundled;
 use crate::daemon::{self, ServeError};
 use crate::paths::Paths;
 use rustix::fs::Mode;
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use weir_core::monitor::{self, BundledPlugin, Monitor, MonitorHandle};
+use weir_core::monitor::{self, Monitor, MonitorHandle};
+use weir_model::config::diagnostic::Severity;
 use weir_model::config::{Config, Log, LogFormat, LogLevel};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -39,16 +40,18 @@ pub async fn run(ctx: &mut Context, args: Args) -> Result<Exit, CliError> {
     let loaded = load(&args, &ctx.paths).map_err(|error| error.explain(&mut ctx.printer))?;
     let file = loaded.path.clone();
     for warning in &loaded.warnings {
-        ctx.printer
-            .warning(warning.render(&file.display().to_string()));
+        // Its severity is part of it.
+        let said = warning.render(&file.display().to_string());
+        ctx.printer.note(said);
     }
     let missing = settings::missing_secrets(&loaded.config);
     if !missing.is_empty() {
-        for missing in &missing {
-            ctx.printer
-                .error(format_args!("{}: {missing}", file.display()));
-        }
         let secrets = count(missing.len(), "secret");
+        for missing in missing {
+            let finding = missing.at(&loaded.text, Severity::Error);
+            let said = finding.render(&file.display().to_string());
+            ctx.printer.error(said);
+        }
         return Err(CliError::usage(format!("{secrets} cannot be read")));
     }
     log_to_stderr(&loaded.config.log);
@@ -90,13 +93,7 @@ pub async fn start(config: Config, cache_dir: PathBuf) -> Result<MonitorHandle, 
     let data_dir = config.data_dir.clone().unwrap_or_default();
     let mut options = monitor::Config::new(config, data_dir);
     options.cache_dir = Some(cache_dir);
-    options.bundled = BUNDLED
-        .iter()
-        .map(|bundled| BundledPlugin {
-            name: bundled.name,
-            bytes: bundled.bytes,
-        })
-        .collect();
+    options.bundled = bundled::for_monitor();
     Monitor::start(options)
         .await
         .map_err(|error| CliError::failed(error.to_string()))

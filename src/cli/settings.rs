@@ -2,7 +2,7 @@
 
 use super::exit::{CliError, Exit};
 use super::printer::Printer;
-use crate::bundled::BUNDLED;
+use crate::bundled::{self, BUNDLED};
 use crate::paths::Paths;
 use jiff::tz::TimeZone;
 use std::fs::File;
@@ -10,8 +10,10 @@ use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use url::Url;
-use weir_core::monitor::{check_credential, plugin_file};
-use weir_core::plugin::{Role, WasmBytes};
+use uuid::Uuid;
+use weir_core::monitor::{check_credential, plugin_spec};
+use weir_core::plugin::{PluginSpec, Role};
+use weir_model::config::diagnostic::Severity;
 use weir_model::config::{
     self, Config, Diagnostic, Handler, ParseContext, PluginEntry, PluginRef, Secret, TEXT_LEN_MAX,
 };
@@ -20,8 +22,33 @@ use weir_model::config::{
 #[derive(Debug)]
 pub struct Loaded {
     pub path: PathBuf,
+    pub text: String,
     pub config: Config,
     pub warnings: Vec<Diagnostic>,
+}
+
+/// Something about one place of a configuration.
+#[derive(Debug)]
+pub struct Remark {
+    /// As in diagnostics: `sources[0].config`.
+    pub path: String,
+    pub message: String,
+}
+
+impl Remark {
+    /// With where it is in the file.
+    pub fn at(self, text: &str, severity: Severity) -> Diagnostic {
+        let (line, column) = config::locate(text, &self.path);
+        Diagnostic {
+            severity,
+            line,
+            column,
+            path: self.path,
+            message: self.message,
+            found: None,
+            help: None,
+        }
+    }
 }
 
 /// Why there is no configuration.
@@ -50,6 +77,22 @@ impl LoadError {
     }
 }
 
+/// Why a client does not know which daemon to ask: the file that would say so cannot be read.
+pub fn no_address(error: &LoadError) -> CliError {
+    let (file, reason) = match error {
+        LoadError::Invalid { path, findings } => {
+            let first = findings.first().map(ToString::to_string);
+            (path.display().to_string(), first.unwrap_or_default())
+        }
+        LoadError::Unreadable { path, reason } => (path.display().to_string(), reason.clone()),
+        LoadError::NotFound { .. } => return CliError::usage(error.to_string()),
+    };
+    CliError::usage(format!(
+        "{file} cannot be read ({}), so it is not known which daemon to ask. Mend it (weir check {file}), or name the daemon: --url / WEIR_URL",
+        reason.trim_start()
+    ))
+}
+
 /// The configuration at `path`, or the first one there is.
 pub fn load(path: Option<&Path>, paths: &Paths) -> Result<Loaded, LoadError> {
     let path = match path {
@@ -65,6 +108,7 @@ pub fn load(path: Option<&Path>, paths: &Paths) -> Result<Loaded, LoadError> {
     config.resolve(base.parent().unwrap_or(Path::new("/")), paths.home());
     Ok(Loaded {
         path,
+        text,
         config,
         warnings,
     })
@@ -116,33 +160,41 @@ pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     )
 }
 
-/// Secrets that the configuration names and this machine does not have. The secrets themselves are not kept.
-pub fn missing_secrets(config: &Config) -> Vec<String> {
+/// Secrets that the configuration names and this machine does not have: `weir run` would not start. The secrets themselves
+/// are not kept.
+pub fn missing_secrets(config: &Config) -> Vec<Remark> {
     let mut missing = Vec::new();
-    for (owner, _, entry) in entries(config) {
+    for Entry { path, entry, .. } in entries(config) {
         for (name, credential) in &entry.credentials {
             // Without one Google's own search is asked, when the daemon starts.
             let reason = credential.secret.as_ref().and_then(is_missing);
-            missing.extend(reason.map(|reason| format!("{owner}, credential `{name}`: {reason}")));
+            missing.extend(reason.map(|message| Remark {
+                path: format!("{path}.credentials.{name}"),
+                message,
+            }));
         }
     }
-    for receiver in &config.alerts.receivers {
+    for (i, receiver) in config.alerts.receivers.iter().enumerate() {
         let Handler::Email(email) = &receiver.handler else {
             continue;
         };
         let login = email.login.as_ref();
         let reason = login.and_then(|login| is_missing(&login.password));
-        let said = |reason| format!("receiver `{}`, credential `smtp`: {reason}", receiver.name);
-        missing.extend(reason.map(said));
+        let remark = |field: &str, message| Remark {
+            path: format!("alerts.receivers[{i}].{field}"),
+            message,
+        };
+        missing.extend(reason.map(|reason| remark("credentials.smtp", reason)));
         let ca_file = email.ca_file.as_ref();
         let reason = ca_file.and_then(|path| is_missing(&Secret::File(path.clone())));
-        let said = |reason| format!("receiver `{}`, `ca_file`: {reason}", receiver.name);
-        missing.extend(reason.map(said));
+        missing.extend(reason.map(|reason| remark("config.ca_file", reason)));
     }
-    for source in &config.sources {
+    for (i, source) in config.sources.iter().enumerate() {
         let reason = source.companion_token.as_ref().and_then(is_missing);
-        let said = |reason| format!("source `{}`, companion_token: {reason}", source.name);
-        missing.extend(reason.map(said));
+        missing.extend(reason.map(|message| Remark {
+            path: format!("sources[{i}].companion_token"),
+            message,
+        }));
     }
     missing
 }
@@ -161,59 +213,106 @@ fn is_missing(secret: &Secret) -> Option<String> {
 }
 
 /// Plugin files that the configuration names and this machine does not have.
-pub fn missing_plugins(config: &Config) -> Vec<String> {
+pub fn missing_plugins(config: &Config) -> Vec<Remark> {
     let mut missing = Vec::new();
-    for (owner, _, entry) in entries(config) {
-        if let PluginRef::File(path) = &entry.plugin
-            && let Err(error) = File::open(path)
-        {
-            let reason = plain(&error);
-            missing.push(format!("{owner}: cannot read {}: {reason}", path.display()));
+    for Entry { path, entry, role } in entries(config) {
+        if let Err(reason) = has_plugin(entry) {
+            missing.push(Remark {
+                path: format!("{path}.{}", plugin_field(role)),
+                message: reason,
+            });
         }
     }
     missing
 }
 
+fn has_plugin(entry: &PluginEntry) -> Result<(), String> {
+    let PluginRef::File(path) = &entry.plugin else {
+        return Ok(());
+    };
+    let opened = File::open(path).map(drop);
+    opened.map_err(|error| format!("cannot read {}: {}", shown(path), plain(&error)))
+}
+
+/// A path as people would write it: without `..` on the way.
+pub fn shown(path: &Path) -> String {
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    match (folder, path.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name).display().to_string(),
+        _ => path.display().to_string(),
+    }
+}
+
 /// Credentials that are there and of no use: the daemon would refuse to start with them.
-pub fn useless_credentials(config: &Config) -> Vec<String> {
+pub fn useless_credentials(config: &Config) -> Vec<Remark> {
     let mut useless = Vec::new();
-    for (owner, _, entry) in entries(config) {
+    for Entry { path, entry, .. } in entries(config) {
         for (name, credential) in &entry.credentials {
             if credential.secret.as_ref().and_then(is_missing).is_none()
-                && let Err(reason) = check_credential(credential)
+                && let Err(message) = check_credential(credential)
             {
-                useless.push(format!("{owner}, credential `{name}`: {reason}"));
+                useless.push(Remark {
+                    path: format!("{path}.credentials.{name}"),
+                    message,
+                });
             }
         }
     }
     useless
 }
 
-/// Plugin files that the configuration names and this machine has: whose, what as, which, and how large it may be.
-pub fn plugin_files(config: &Config) -> Vec<(String, Role, WasmBytes, u64)> {
-    let mut files = Vec::new();
-    for (owner, role, entry) in entries(config) {
-        if let PluginRef::File(path) = &entry.plugin
-            && File::open(path).is_ok()
-            && let Some(wasm) = plugin_file(entry)
-        {
-            files.push((owner, role, wasm, entry.limits.file_bytes));
+/// The entries whose plugin is here, as the daemon would open them, but without their credentials: no guest sees those.
+pub fn plugin_specs(config: &Config) -> Vec<(Remark, PluginSpec)> {
+    let bundled = bundled::for_monitor();
+    let mut specs = Vec::new();
+    for Entry { path, entry, role } in entries(config) {
+        let mut entry = entry.clone();
+        entry.credentials.clear();
+        if has_plugin(&entry).is_err() {
+            continue;
+        }
+        let found = plugin_spec("", &path, &entry, role, Uuid::nil(), &bundled);
+        if let Ok(spec) = found {
+            let message = match &entry.plugin {
+                PluginRef::Bundled(name) => name.clone(),
+                PluginRef::File(file) => shown(file),
+            };
+            specs.push((Remark { path, message }, spec));
         }
     }
-    files
+    specs
 }
 
-fn entries(config: &Config) -> impl Iterator<Item = (String, Role, &PluginEntry)> {
-    let sources = config.sources.iter().map(|source| {
-        (
-            format!("source `{}`", source.name),
-            Role::Source,
-            &source.entry,
-        )
+/// The field of an entry that names its plugin.
+pub fn plugin_field(role: Role) -> &'static str {
+    match role {
+        Role::Source => "plugin",
+        Role::Handler => "handler",
+    }
+}
+
+/// A source or a receiver, as far as its plugin goes.
+struct Entry<'a> {
+    /// As in diagnostics: `sources[0]`.
+    path: String,
+    role: Role,
+    entry: &'a PluginEntry,
+}
+
+fn entries(config: &Config) -> impl Iterator<Item = Entry<'_>> {
+    let sources = config.sources.iter().enumerate();
+    let sources = sources.map(|(i, source)| Entry {
+        path: format!("sources[{i}]"),
+        role: Role::Source,
+        entry: &source.entry,
     });
-    let receivers = config.alerts.receivers.iter().filter_map(|receiver| {
-        let owner = format!("receiver `{}`", receiver.name);
-        Some((owner, Role::Handler, receiver.plugin()?))
+    let receivers = config.alerts.receivers.iter().enumerate();
+    let receivers = receivers.filter_map(|(i, receiver)| {
+        Some(Entry {
+            path: format!("alerts.receivers[{i}]"),
+            role: Role::Handler,
+            entry: receiver.plugin()?,
+        })
     });
     sources.chain(receivers)
 }
@@ -229,20 +328,28 @@ pub fn url_of(listen: SocketAddr) -> Url {
     Url::parse(&format!("http://{listen}")).expect("an address and a port make a URL")
 }
 
-/// What clients take from a configuration, if there is a good one.
+/// What clients take from a configuration.
 #[derive(Debug)]
 pub struct Quick {
-    pub listen: Option<SocketAddr>,
+    /// Where the daemon listens; none = there is no configuration. An error: there is one, which cannot be read.
+    pub listen: Result<Option<SocketAddr>, LoadError>,
     pub zone: TimeZone,
 }
 
 impl Quick {
     pub fn find(paths: &Paths) -> Quick {
-        let config = load(None, paths).ok().map(|loaded| loaded.config);
-        let zone = config.as_ref().map(zone_of);
-        Quick {
-            listen: config.map(|config| config.http.listen),
-            zone: zone.unwrap_or_else(TimeZone::system),
+        match load(None, paths) {
+            Ok(Loaded { config, .. }) => Quick {
+                listen: Ok(Some(config.http.listen)),
+                zone: zone_of(&config),
+            },
+            Err(error) => Quick {
+                listen: match error {
+                    LoadError::NotFound { .. } => Ok(None),
+                    error => Err(error),
+                },
+                zone: TimeZone::system(),
+            },
         }
     }
 }

@@ -107,9 +107,10 @@ fn show_status(
         ))?;
     }
     for warning in &status.warnings {
-        let word = printer.paint("warning", Tone::Warn);
+        // Each of them is a `weir_trouble` too, and called there what it is called here.
+        let word = printer.paint("critical", Tone::Bad);
         let (subject, message) = (one_line(&warning.subject), one_line(&warning.message));
-        printer.line(format_args!("{word}     {subject}: {message}"))?;
+        printer.line(format_args!("{word}    {subject}: {message}"))?;
     }
     if !status.sources.is_empty() {
         printer.line("")?;

@@ -6,7 +6,7 @@ use std::io;
 use unicode_width::UnicodeWidthStr as _;
 
 /// No column is wider than this, terminal or not.
-const COLUMN_WIDTH_MAX: usize = 200;
+const COLUMN_WIDTH_MAX: usize = 120;
 /// A column is not cut below this.
 const COLUMN_WIDTH_MIN: usize = 8;
 const GAP: usize = 2;

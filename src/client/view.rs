@@ -1,5 +1,6 @@
 //! What the daemon's JSON says, as far as the command line shows it. Unknown fields are ignored, missing ones are none.
 
+use crate::cli::human::Local;
 use crate::gauges::Shown;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -231,6 +232,7 @@ pub struct Alert {
     pub executions: Vec<Value>,
     pub acknowledged_by: Option<String>,
     pub acknowledged_at: Option<Timestamp>,
+    pub labels: BTreeMap<String, String>,
     pub deliveries: Vec<Delivery>,
 }
 
@@ -385,7 +387,26 @@ pub struct Receiver {
     pub handler: String,
     pub status: String,
     pub parked: Option<String>,
+    pub given_up: u64,
+    pub last_failure_at: Option<Timestamp>,
+    pub last_failure: Option<String>,
     pub plugin: Option<Value>,
+}
+
+impl Receiver {
+    /// Why it takes nothing, or what it did not take.
+    pub fn trouble(&self, local: &Local) -> Option<String> {
+        if let Some(parked) = &self.parked {
+            return Some(parked.clone());
+        }
+        let at = self.last_failure_at?;
+        let given_up = match self.given_up {
+            0 => String::new(),
+            n => format!("{n} given up; "),
+        };
+        let said = self.last_failure.as_deref().unwrap_or("no reason known");
+        Some(format!("{given_up}last failed {}: {said}", local.ago(at)))
+    }
 }
 
 /// What came of a test of a receiver.

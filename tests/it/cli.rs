@@ -204,6 +204,41 @@ fn without_a_daemon_it_says_so_and_how_to_start_one() {
 }
 
 #[test]
+fn with_a_broken_configuration_no_daemon_is_guessed() {
+    let shell = Shell::with(daemon);
+    let file = "(\n    http: (lisen: \"127.0.0.1:9\"),\n)\n";
+    fs::write(shell.path().join("monitor.ron"), file).unwrap();
+    let alone = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(args)
+            .env_clear()
+            .env("HOME", shell.path())
+            .current_dir(shell.path())
+            .output()
+            .unwrap()
+    };
+    for args in [&["status"][..], &["list"], &["alerts"]] {
+        let output = alone(args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", out(&output));
+        assert_eq!(out(&output), "");
+        let said = err(&output);
+        assert!(
+            said.contains("monitor.ron cannot be read (2:12: ") && said.contains("--url"),
+            "{said}"
+        );
+    }
+    let doctor = alone(&["doctor"]);
+    assert_eq!(code(&doctor), 1);
+    let said = out(&doctor);
+    assert!(
+        said.contains("not known which daemon") && !said.contains("8000"),
+        "{said}"
+    );
+    let named = shell.weir(&["status"]);
+    assert_eq!(code(&named), 0, "who names one gets it: {}", err(&named));
+}
+
+#[test]
 fn something_else_at_the_url_is_not_taken_for_a_daemon() {
     let shell = Shell::with(|_| (404, "<html>nginx</html>".to_owned()));
     let output = shell.weir(&["status"]);
@@ -290,7 +325,14 @@ fn what_the_daemon_does_not_know_has_its_own_exit_code() {
     let output = shell.weir(&["mute", "--source", "studio", "--for", "8h"]);
     assert_eq!(code(&output), 0, "{}", err(&output));
     assert!(
-        err(&output).contains("muted source studio until"),
+        err(&output).starts_with("muted source studio until"),
+        "{}",
+        err(&output)
+    );
+    let output = shell.weir(&["mute", "--source", "studoi", "--for", "8h"]);
+    assert_eq!(code(&output), 0, "it may be there later");
+    assert!(
+        err(&output).contains("no source studoi is known at present"),
         "{}",
         err(&output)
     );
@@ -376,6 +418,40 @@ fn doctor_names_what_is_wrong_in_order() {
         .collect();
     assert_eq!(wrong.first(), Some(&"configuration"));
     assert!(wrong.contains(&"daemon"), "{wrong:?}");
+}
+
+#[test]
+fn doctor_names_parked_receivers_and_says_whose_sources_it_saw() {
+    fn with_receivers(request: &str) -> (u16, String) {
+        match request.split('?').next().unwrap() {
+            "GET /api/receivers" => page(&json!([
+                {"name": "phone", "handler": "ntfy", "status": "parked", "parked": "401: who are you?"},
+                {"name": "log", "handler": "log", "status": "ok"},
+                {"name": "ops", "handler": "webhook", "status": "failing", "given_up": 3,
+                 "last_failure_at": "2024-11-22T10:00:00Z", "last_failure": "status 400: no\n\u{1b}[2J"},
+            ])),
+            _ => daemon(request),
+        }
+    }
+    let shell = Shell::with(with_receivers);
+    let output = shell.weir(&["doctor"]);
+    assert_eq!(code(&output), 1);
+    let said = out(&output);
+    for part in [
+        "phone is parked: 401: who are you?",
+        "log takes messages",
+        "ops is failing: 3 given up; last failed",
+        "not the daemon of this configuration: its data is in /var/lib/weir",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let list = out(&shell.weir(&["receiver", "list"]));
+    assert!(
+        list.contains("failing")
+            && list.contains("ago: status 400: no")
+            && !list.contains('\u{1b}'),
+        "{list}"
+    );
 }
 
 #[test]

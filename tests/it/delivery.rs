@@ -418,6 +418,15 @@ async fn what_a_server_will_never_take_goes_to_the_fallback_with_the_reason() {
             .unwrap()
             .contains("400")
     );
+    let reader = monitor.journal().reader().unwrap();
+    let failures = reader.outbox_failures().unwrap();
+    let [hook] = &failures[..] else {
+        panic!("{failures:?}")
+    };
+    assert_eq!((hook.receiver.as_str(), hook.given_up), ("hook", 1));
+    assert!(hook.answer.as_deref().unwrap().contains("400"), "{hook:?}");
+    assert_eq!(hook.sent_at, None);
+    drop(reader);
     let got = far.got("/").remove(0).body;
     let message = got["message"].as_str().unwrap();
     assert!(

@@ -202,7 +202,7 @@ async fn a_provider_that_does_not_answer_in_time_is_lost_contact_and_no_more() {
         count(monitor, Status::Completed) == 1
     })
     .await;
-    // The server's fault, and no strike against the plugin.
+    // A request gets what is left of its call: a slow far side is a failure of the call, no strike against the plugin.
     assert_eq!(view(&monitor, "studio").plugin.unwrap().counters.crashes, 0);
     assert!(alerts(&monitor, "lost").is_empty());
     monitor.shutdown().await;

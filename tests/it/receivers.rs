@@ -216,15 +216,25 @@ async fn a_handler_that_no_longer_fits_parks_its_receiver_and_keeps_what_it_has_
     let monitor = start().await;
     ends(&monitor, &bench, "b", "landscape", JobState::Failed).await;
     ends(&monitor, &bench, "c", "panorama", JobState::Failed).await;
-    until(&monitor, "told", |m| {
-        let told = alerts(m, "weir_trouble");
-        told.iter().any(|alert| {
-            let text = format!("{} {}", alert.title, alert.body);
-            text.contains("receiver hook is parked") && text.contains("built for weir:plugin@0.0.9")
-        })
+    let told = |m: &MonitorHandle| {
+        let told = alerts(m, "weir_trouble").into_iter();
+        let told = told.map(|alert| format!("{}: {}", alert.title, alert.body));
+        told.collect::<Vec<String>>()
+    };
+    until(&monitor, "told", |m| !told(m).is_empty()).await;
+    until(&monitor, "kept", |m| states(m).len() == 3).await;
+    until(&monitor, "tried", |m| {
+        states(m)[1..].contains(&OutboxState::Failed)
     })
     .await;
-    until(&monitor, "kept", |m| states(m).len() == 3).await;
+    // That its plugin cannot run and that nothing can be delivered there is one trouble.
+    let told = told(&monitor);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with("weir is in trouble: receiver hook: ")
+            && told[0].contains("built for weir:plugin@0.0.9"),
+        "{told:?}"
+    );
     let waiting = |state: &OutboxState| matches!(state, OutboxState::Queued | OutboxState::Failed);
     assert!(
         states(&monitor)[1..].iter().all(waiting),

@@ -51,6 +51,16 @@ pub fn parse(
     sections::parse(text, ctx)
 }
 
+/// Line and column, from 1, of a value of a sound text by its path as diagnostics write it (`sources[0].config`); of what is
+/// left out, those of what it belongs to.
+pub fn locate(text: &str, path: &str) -> (usize, usize) {
+    let offset = match tree::read(text) {
+        (Some(root), _) => root.descend(path).offset,
+        (None, _) => 0,
+    };
+    tree::Lines::new(text).position(offset)
+}
+
 /// A configuration that holds together. The default watches nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {

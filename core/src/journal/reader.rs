@@ -8,7 +8,7 @@ mod rows;
 pub use control::Lineage;
 pub use events::StoredEvent;
 pub use executions::{ExecutionFilter, StoredExecution, WorkflowRow};
-pub use rows::CheckpointRow;
+pub use rows::{CheckpointRow, FailedDeliveries};
 
 use super::codec::CodecError;
 use super::{Common, open};

@@ -101,14 +101,6 @@ pub(crate) fn plugin_name(plugin: &PluginRef) -> String {
     }
 }
 
-/// The file of an entry's plugin; none for one that is built in.
-pub fn plugin_file(entry: &PluginEntry) -> Option<WasmBytes> {
-    match &entry.plugin {
-        PluginRef::Bundled(_) => None,
-        PluginRef::File(file) => Some(wasm_file(file, entry)),
-    }
-}
-
 fn wasm_file(file: &Path, entry: &PluginEntry) -> WasmBytes {
     let hex = |hash: [u8; 32]| hash.iter().map(|b| format!("{b:02x}")).collect();
     WasmBytes::File {

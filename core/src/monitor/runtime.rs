@@ -39,7 +39,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch as watching;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use weir_model::alert::fact::{handler_subject, receiver_subject};
+use weir_model::alert::fact::receiver_subject;
 use weir_model::alert::mute::Mute;
 use weir_model::alert::notification::Notification;
 use weir_model::alert::route::LOG_RECEIVER;
@@ -600,7 +600,7 @@ impl Runtime {
             ..
         }) = &opened
         {
-            let (subject, what) = (handler_subject(name), format!("receiver {name}"));
+            let (subject, what) = (receiver_subject(name), format!("receiver {name}"));
             actix::spawn(watch::plugin(
                 subject,
                 what,

@@ -20,7 +20,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// A gap shorter than this is not worth a word.
 const BLIND_MIN: Duration = Duration::from_secs(60);
 
-/// Says when a plugin cannot run, and when it can again. `what` it belongs to: `source studio`.
+/// Says when a plugin cannot run, and when it can again. `what` it belongs to: `source studio`. A receiver that is in
+/// trouble under the same subject for a reason of its own stays so until it has delivered.
 pub(super) async fn plugin(
     subject: String,
     what: String,
@@ -28,33 +29,36 @@ pub(super) async fn plugin(
     troubles: Troubles,
 ) {
     let mut status = plugin.subscribe();
+    let mut said = false;
     loop {
         let (state, reload) = {
             let status = status.borrow_and_update();
             (status.state.clone(), status.reload.clone())
         };
         let reload_subject = format!("{subject} reload");
-        match reload.and_then(|report| report.error) {
-            Some(why) => troubles.raise(
-                &reload_subject,
-                &format!("the plugin of {what} has a new file that cannot be used, the old one goes on: {why}"),
-            ),
-            None => troubles.clear(&reload_subject),
+        if let Some(why) = reload.and_then(|report| report.error) {
+            let message = format!(
+                "the plugin of {what} has a new file that cannot be used, the old one goes on: {why}"
+            );
+            troubles.raise(&reload_subject, &message);
+        } else {
+            troubles.clear(&reload_subject);
         }
         match &state {
             PluginState::Parked { .. }
             | PluginState::Quarantined { .. }
             | PluginState::Incompatible { .. } => {
                 let why = state.reason().unwrap_or_default();
-                troubles.raise(
-                    &subject,
-                    &format!("the plugin of {what} is {}: {why}", state.name()),
-                );
+                let message = format!("the plugin of {what} is {}: {why}", state.name());
+                said |= troubles.raise(&subject, &message);
             }
-            PluginState::Ready => troubles.clear(&subject),
+            PluginState::Ready if std::mem::take(&mut said) => troubles.clear(&subject),
             PluginState::Stopped => {
                 troubles.clear(&reload_subject);
-                return troubles.clear(&subject);
+                if said {
+                    troubles.clear(&subject);
+                }
+                return;
             }
             _ => {}
         }

@@ -51,8 +51,13 @@ pub(super) enum ContractError {
     NoPlugin,
     #[error("it imports `{0}`, which weir does not offer")]
     Import(String),
-    #[error("it exports no `{0}`, which {1} needs")]
-    Capability(&'static str, &'static str),
+    #[error("it exports no `{missing}`, which {role} needs{is}")]
+    Capability {
+        missing: &'static str,
+        role: &'static str,
+        /// What it is instead, and where it belongs.
+        is: &'static str,
+    },
     #[error(
         "its `{interface}` has no `{function}`, which weir:plugin@{} asks for: `{signature}`. \
          Rebuild it against wit/plugin.wit",
@@ -153,10 +158,22 @@ pub(super) fn link(
 /// A role is a capability that must be there.
 pub(super) fn check_role(capabilities: Capabilities, role: Role) -> Result<(), ContractError> {
     match role {
-        Role::Source if !capabilities.jobs => Err(ContractError::Capability("jobs", "a source")),
-        Role::Handler if !capabilities.alerts => {
-            Err(ContractError::Capability("alerts", "a receiver"))
-        }
+        Role::Source if !capabilities.jobs => Err(ContractError::Capability {
+            missing: "jobs",
+            role: "a source",
+            is: match capabilities.alerts {
+                true => ": it is an alert handler, put it under `alerts: (receivers: [...])`",
+                false => "",
+            },
+        }),
+        Role::Handler if !capabilities.alerts => Err(ContractError::Capability {
+            missing: "alerts",
+            role: "a receiver",
+            is: match capabilities.jobs {
+                true => ": it is a source, put it under `sources`",
+                false => "",
+            },
+        }),
         _ => Ok(()),
     }
 }

@@ -292,7 +292,8 @@ impl Egress {
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let sent = builder.send().await;
-        let response = sent.map_err(answer::connection_failure)?;
+        let failed = |error| answer::at(&ready.origin, answer::connection_failure(error));
+        let response = sent.map_err(failed)?;
         tracing::debug!(
             plugin = self.grant.plugin, entry = self.grant.entry, %method, origin = %ready.origin,
             path = printable(&ready.shown, 256), status = response.status().as_u16(),

@@ -21,14 +21,14 @@ use super::entry::Entry;
 use super::gauge::Gauge;
 use super::guest_log::GuestLog;
 use super::handle::{HandleInner, ORDERS_LEN_MAX, PluginHandle};
-use super::instance::Surroundings;
+use super::instance::{Instance, OpenError, Surroundings};
 use super::lifecycle::Lifecycle;
 use super::load::LoadQueue;
 use super::meter::Ticker;
 use super::reload::FileWatch;
 use super::status::{Capabilities, Counters, Examined, PluginState, PluginStatus};
 use super::tape::Tape;
-use super::{PluginSpec, Role, WasmBytes};
+use super::{PluginSpec, WasmBytes};
 
 const THREADS_MAX: usize = 64;
 /// Entries that wait to be taken up by one thread.
@@ -62,6 +62,17 @@ pub enum PluginError {
     Engine(String),
     #[error("a plugin thread: {0}")]
     Thread(#[from] io::Error),
+}
+
+/// Why an entry could not begin. The text is one line for its operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// The file is not what the entry needs.
+    #[error("{0}")]
+    File(String),
+    /// The guest does not take the configuration, or crashed over it.
+    #[error("{0}")]
+    Config(String),
 }
 
 /// Why there is no place for compiled code.
@@ -146,17 +157,24 @@ impl PluginHost {
         })
     }
 
-    /// Whether a file can be what an entry uses it as, without running anything of it. The error is one line for the
-    /// operator.
-    pub async fn fits(
-        &self,
-        wasm: WasmBytes,
-        role: Role,
-        file_bytes_max: u64,
-    ) -> Result<(), String> {
-        let linked = self.inner.loader.load(wasm, file_bytes_max).await;
-        let linked = linked.map_err(|error| error.to_string())?;
-        contract::check_role(linked.capabilities, role).map_err(|error| error.to_string())
+    /// Whether an entry could begin: its file fits, and the guest describes itself and opens with the configuration. Nothing
+    /// is reached meanwhile; an opening that would need to is not judged.
+    pub async fn opens(&self, spec: &PluginSpec) -> Result<(), Unfit> {
+        let file_bytes_max = spec.limits.file_bytes;
+        let loaded = self.inner.loader.load(spec.wasm.clone(), file_bytes_max);
+        let linked = loaded.await.map_err(|e| Unfit::File(e.to_string()))?;
+        contract::check_role(linked.capabilities, spec.role)
+            .map_err(|error| Unfit::File(error.to_string()))?;
+        // An empty tape answers every request by itself, and remembers that there was one.
+        let tape = Arc::new(Tape::player());
+        let surroundings = Arc::new(self.surroundings(spec, Some(Arc::clone(&tape))));
+        match Instance::open(&linked, spec, surroundings).await {
+            Ok(_) => Ok(()),
+            Err((OpenError::Refused(_), _)) if !tape.differences().is_empty() => Ok(()),
+            Err((OpenError::Refused(failure), _)) => Err(Unfit::Config(failure.message)),
+            Err((OpenError::Crashed(report), _)) => Err(Unfit::Config(report.to_string())),
+            Err((OpenError::Incompatible(error), _)) => Err(Unfit::File(error.to_string())),
+        }
     }
 
     fn open_with(&self, spec: PluginSpec, tape: Option<Arc<Tape>>) -> PluginHandle {

@@ -1,5 +1,7 @@
 //! The file systems that can fill up, each once.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use sysinfo::{DiskRefreshKind, Disks};
 
@@ -27,8 +29,12 @@ struct Mounted {
     device: String,
     mount: String,
     file_system: String,
+    /// Of the whole device, what is kept for root included.
     total_bytes: u64,
+    /// Free for everybody.
     available_bytes: u64,
+    /// Free, what is kept for root included.
+    free_bytes: u64,
 }
 
 pub(super) fn sample(disks: &mut Disks) -> Vec<DiskSample> {
@@ -39,8 +45,15 @@ pub(super) fn sample(disks: &mut Disks) -> Vec<DiskSample> {
         file_system: disk.file_system().to_string_lossy().into_owned(),
         total_bytes: disk.total_space(),
         available_bytes: disk.available_space(),
+        free_bytes: free_bytes(disk.mount_point()).unwrap_or(disk.available_space()),
     });
     choose(mounted.collect())
+}
+
+/// sysinfo does not tell it.
+fn free_bytes(mount: &Path) -> Option<u64> {
+    let space = rustix::fs::statvfs(mount).ok()?;
+    Some(space.f_bfree.saturating_mul(space.f_frsize))
 }
 
 /// Bind mounts and subvolumes show the same device again: the shortest path speaks for it.
@@ -52,10 +65,9 @@ fn choose(mut mounted: Vec<Mounted>) -> Vec<DiskSample> {
     let mut disks = Vec::new();
     for disk in mounted {
         let device = (disk.device, disk.total_bytes);
-        let Some(usage) = Usage::of(
-            disk.total_bytes.saturating_sub(disk.available_bytes),
-            disk.total_bytes,
-        ) else {
+        // As df counts: what only root may fill is neither used nor to be had.
+        let used = disk.total_bytes.saturating_sub(disk.free_bytes);
+        let Some(usage) = Usage::of(used, used.saturating_add(disk.available_bytes)) else {
             continue;
         };
         if disks.len() < DISKS_MAX && !devices.contains(&device) {
@@ -81,6 +93,7 @@ mod tests {
             file_system: file_system.into(),
             total_bytes,
             available_bytes: total_bytes / 4,
+            free_bytes: total_bytes / 4,
         }
     }
 
@@ -116,11 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_what_is_not_available() {
-        let disks = choose(vec![mounted("/dev/sda1", "/", "ext4", 100)]);
+    fn usage_is_what_df_says() {
+        let disks = choose(vec![Mounted {
+            free_bytes: 40,
+            available_bytes: 15,
+            ..mounted("/dev/sda1", "/", "ext4", 100)
+        }]);
+        let usage = disks[0].usage;
         assert_eq!(
-            (disks[0].usage.used_bytes, disks[0].usage.percent),
-            (75, 75.0)
+            (usage.used_bytes, usage.total_bytes, usage.percent),
+            (60, 75, 80.0)
         );
     }
 

@@ -48,6 +48,9 @@ def _guarded(method):
             return method(*args)
         except Err:
             raise
+        except ModuleNotFoundError as error:
+            # What is imported while it is built is built in; later there are no files to load it from.
+            raise failure(f"{error}: imports must stand at the top of the module") from None
         except Exception as error:
             host.log(Level.WARN, traceback.format_exc(limit=-3))
             raise failure(f"{type(error).__name__}: {error}") from None

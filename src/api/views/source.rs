@@ -5,6 +5,7 @@ use super::{Seconds, Time, object};
 use crate::gauges::Shown;
 use serde::Serialize;
 use std::time::Duration;
+use weir_core::journal::FailedDeliveries;
 use weir_core::monitor::{ReceiverView as Receiver, SourceView as Source};
 use weir_core::plugin::{PluginState, PluginStatus};
 use weir_core::receiver::Tested;
@@ -211,10 +212,25 @@ pub struct ReceiverView {
     pub status: &'static str,
     /// Why nothing is delivered there at present.
     pub parked: Option<String>,
+    /// Messages that it did not take and that will not be tried again, as far back as the history goes.
+    pub given_up: u64,
+    /// Of the last message that failed there: when, and what was said.
+    pub last_failure_at: Option<Time>,
+    pub last_failure: Option<String>,
     pub plugin: Option<PluginShort>,
 }
 
 impl ReceiverView {
+    /// With what only the store can tell. What failed last and was not followed by a delivery is how it is now.
+    pub fn failed(&mut self, failed: FailedDeliveries) {
+        if self.status == "ok" && failed.sent_at.is_none_or(|sent| sent < failed.last_at) {
+            self.status = "failing";
+        }
+        self.given_up = failed.given_up;
+        self.last_failure_at = Some(failed.last_at.into());
+        self.last_failure = failed.answer;
+    }
+
     pub fn new(receiver: &Receiver) -> ReceiverView {
         let plugin = receiver.plugin.as_ref();
         let parked = plugin.filter(|plugin| is_parked(&plugin.state));
@@ -225,6 +241,9 @@ impl ReceiverView {
             handler: receiver.handler.clone(),
             status: if parked.is_some() { "parked" } else { "ok" },
             parked,
+            given_up: 0,
+            last_failure_at: None,
+            last_failure: None,
             plugin: plugin.map(PluginShort::new),
         }
     }
@@ -241,45 +260,66 @@ pub struct TestView {
     /// `transient`, `permanent`, `misconfigured` or `crashed`; none when it was delivered.
     pub failure: Option<&'static str>,
     /// What to do about it.
-    pub advice: Option<&'static str>,
+    pub advice: Option<String>,
     pub retry_after: Option<Seconds>,
     pub took: Seconds,
 }
 
 impl TestView {
-    pub fn new(receiver: &str, tested: Tested, took: Duration) -> TestView {
-        let told = tested.failure.map(failure);
+    /// `fallback`: the one that is configured, if one is.
+    pub fn new(receiver: &str, tested: Tested, took: Duration, fallback: Option<&str>) -> TestView {
         TestView {
             receiver: receiver.to_owned(),
             delivered: tested.failure.is_none(),
             answer: tested.answer,
             receipt: tested.receipt,
-            failure: told.map(|(word, _)| word),
-            advice: told.map(|(_, advice)| advice),
+            failure: tested.failure.map(failure),
+            advice: (tested.failure).map(|kind| advice(kind, fallback.filter(|f| *f != receiver))),
             retry_after: tested.retry_after.map(Seconds::from),
             took: took.into(),
         }
     }
 }
 
-/// The word for a kind of failure, and what an operator can do.
-fn failure(kind: FailureKind) -> (&'static str, &'static str) {
+fn failure(kind: FailureKind) -> &'static str {
     match kind {
-        FailureKind::Transient => (
-            "transient",
-            "it may pass: an alert would be tried again for a day, then go to the fallback",
+        FailureKind::Transient => "transient",
+        FailureKind::Permanent => "permanent",
+        FailureKind::Misconfigured => "misconfigured",
+        FailureKind::Crashed => "crashed",
+    }
+}
+
+/// What an operator can do.
+fn advice(kind: FailureKind, fallback: Option<&str>) -> String {
+    let then = match fallback {
+        Some(fallback) => format!("go to the fallback, {fallback}"),
+        None => "only be written to weir's log: no `fallback` is configured".to_owned(),
+    };
+    match kind {
+        FailureKind::Transient => {
+            format!("it may pass: an alert would be tried again for a day, then {then}")
+        }
+        FailureKind::Permanent => {
+            format!("the far side does not take this message: an alert would at once {then}")
+        }
+        FailureKind::Misconfigured => format!(
+            "correct this receiver in monitor.ron or at the far side, then `{}`; until then its alerts wait",
+            reload_command()
         ),
-        FailureKind::Permanent => (
-            "permanent",
-            "the far side does not take this message: an alert would go to the fallback at once",
-        ),
-        FailureKind::Misconfigured => (
-            "misconfigured",
-            "correct this receiver in monitor.ron or at the far side, then `systemctl reload weir`; until then its alerts wait",
-        ),
-        FailureKind::Crashed => (
-            "crashed",
-            "the plugin broke: the log says where; `weir plugin list` shows its state",
-        ),
+        FailureKind::Crashed => {
+            "the plugin broke: the log says where; `weir plugin list` shows its state".to_owned()
+        }
+    }
+}
+
+/// How this daemon is told to read its configuration again.
+fn reload_command() -> String {
+    let pid = std::process::id();
+    // systemd names the process that it started itself; a shell within a service inherits another's number.
+    let unit = std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|started| started == pid.to_string());
+    match unit {
+        true => "systemctl reload weir".to_owned(),
+        false => format!("kill -HUP {pid}"),
     }
 }

@@ -80,7 +80,7 @@ impl Outcome {
             && self.alerts_sent == self.alerts
     }
 
-    pub(super) fn to_json(&self, expected: &Expected, dir: &Path, url: &str) -> Value {
+    pub(super) fn to_json(&self, expected: &Expected, kept: Option<&Path>, url: &str) -> Value {
         json!({
             "ok": self.is_whole(expected),
             "executions": self.executions,
@@ -88,7 +88,7 @@ impl Outcome {
             "alerts_delivered": self.alerts_delivered,
             "rules_delivered": self.rules,
             "expected": { "executions": expected.executions, "rules": expected.rules },
-            "data_dir": dir.display().to_string(),
+            "data_dir": kept.map(|dir| dir.display().to_string()),
             "url": url,
         })
     }
@@ -97,7 +97,7 @@ impl Outcome {
         &self,
         printer: &mut Printer,
         expected: &Expected,
-        dir: &Path,
+        kept: Option<&Path>,
         url: &str,
     ) -> Result<(), CliError> {
         printer.line("")?;
@@ -126,7 +126,10 @@ impl Outcome {
         printer.line(format_args!(
             "{alerts} alerts, {arrived} messages about them arrived at the demo's webhook"
         ))?;
-        printer.line(format_args!("data directory, kept: {}", dir.display()))?;
+        match kept {
+            Some(dir) => printer.line(format_args!("data directory, kept: {}", dir.display()))?,
+            None => printer.line("its folder is removed; --keep leaves it to be looked at")?,
+        }
         printer.line(format_args!("the daemon was at {url}"))?;
         let verdict = match (self.is_whole(expected), self.over) {
             (true, _) => printer.paint("everything happened as recorded", Tone::Good),
@@ -134,6 +137,11 @@ impl Outcome {
             (false, false) => "left before the end".to_owned(),
         };
         printer.line(verdict)?;
+        if self.over && !self.is_whole(expected) {
+            printer.line(
+                "a machine that is very busy may have missed something: try again, with --speed 1",
+            )?;
+        }
         printer.line("")?;
         printer.line("Try next:")?;
         for (command, what) in [

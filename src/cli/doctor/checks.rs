@@ -4,9 +4,9 @@ use super::Finding;
 use crate::cli::Context;
 use crate::cli::check::count;
 use crate::cli::exit::CliError;
-use crate::cli::human::{bytes, duration, one_line};
-use crate::cli::settings::{self, LoadError, Loaded};
-use crate::client::view::{Source, Status};
+use crate::cli::human::{Local, bytes, duration, one_line};
+use crate::cli::settings::{self, LoadError, Loaded, Remark};
+use crate::client::view::{Receiver, Source, Status};
 use crate::client::{Client, ClientError, http_client, reason};
 use jiff::Timestamp;
 use std::fs::{File, TryLockError};
@@ -63,53 +63,120 @@ pub(super) async fn all(
     data_dir: Option<PathBuf>,
 ) -> Result<Vec<Finding>, CliError> {
     let mut findings = Vec::new();
-    let loaded = configuration(ctx, config, &mut findings);
-    let config = loaded.map(|loaded| loaded.config).unwrap_or_default();
+    let (config, error) = match configuration(ctx, config, &mut findings) {
+        Ok(loaded) => (loaded.config, None),
+        Err(error) => (Config::default(), Some(error)),
+    };
+    if let (Some(error), None) = (error.filter(is_broken), ctx.url()) {
+        // Whatever the defaults name is not what this file means.
+        let text = settings::no_address(&error).to_string();
+        findings.push(finding("daemon", Verdict::Wrong, text));
+        return Ok(findings);
+    }
     let data_dir = data_dir
         .or_else(|| config.data_dir.clone())
         .unwrap_or_else(|| ctx.paths.data_dir());
-    let (client, _) = ctx.daemon()?;
+    let client = ctx.daemon_of(config.http.listen)?;
     let status = client.get::<Status>("status", &[]).await;
+    let other = (status.as_ref().ok()).filter(|status| !is_same(status, &data_dir));
+    // The daemon of this configuration; another one says nothing about what is here.
+    let ours = status.is_ok() && other.is_none();
     findings.push(directory(&data_dir));
-    findings.push(lock(&data_dir, status.is_ok()));
-    findings.push(port(&config, status.is_ok()));
+    findings.push(lock(&data_dir, ours || other.is_some()));
+    findings.push(port(&config, ours));
     findings.push(daemon(&client, &status));
+    if let Some(other) = other {
+        findings.push(stranger(&client, other, &data_dir));
+        sources(&client, &config, false, &mut findings).await;
+    }
     sources(&client, &config, status.is_ok(), &mut findings).await;
+    if status.is_ok() {
+        receivers(
+            &client,
+            &Local::current(settings::zone_of(&config)),
+            &mut findings,
+        )
+        .await;
+    }
     findings.push(journal(&data_dir, &status));
     findings.push(disk(&data_dir));
     findings.push(clock(&status));
     Ok(findings)
 }
 
+fn is_broken(error: &LoadError) -> bool {
+    !matches!(error, LoadError::NotFound { .. })
+}
+
+/// Whether the daemon that answers is the one whose data lies here.
+fn is_same(status: &Status, data_dir: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let theirs = status.data_dir.as_deref().map(Path::new);
+    theirs.is_none_or(|theirs| real(theirs) == real(data_dir))
+}
+
+/// Two daemons are meant at once: the one that answers, and the one that this configuration would be.
+fn stranger(client: &Client, status: &Status, data_dir: &Path) -> Finding {
+    let theirs = status.data_dir.as_deref().unwrap_or("elsewhere");
+    let text = format!(
+        "that is not the daemon of this configuration: its data is in {}, here {} is meant",
+        one_line(theirs),
+        data_dir.display()
+    );
+    finding("daemon", Verdict::Note, text).help(format!(
+        "sources first as this configuration has them, tried from here, then as {} sees its own; leave --url and WEIR_URL out to look at this one alone",
+        client.url()
+    ))
+}
+
+async fn receivers(client: &Client, local: &Local, findings: &mut Vec<Finding>) {
+    const WHAT: &str = "receiver";
+    let receivers: Vec<Receiver> = match client.list("api/receivers", &[], SOURCES_MAX).await {
+        Ok(receivers) => receivers,
+        Err(error) => return findings.push(finding(WHAT, Verdict::Wrong, error.to_string())),
+    };
+    findings.extend(receivers.iter().map(|receiver| {
+        let name = &receiver.name;
+        match (receiver.status.as_str(), receiver.trouble(local)) {
+            ("ok", _) => finding(WHAT, Verdict::Good, format!("{name} takes messages")),
+            (status, reason) => {
+                let reason = reason.as_deref().unwrap_or("no reason known");
+                let text = format!("{name} is {status}: {}", one_line(reason));
+                finding(WHAT, Verdict::Wrong, text)
+                    .help(format!("mend it, then see: weir receiver test {name}"))
+            }
+        }
+    }));
+}
+
 fn configuration(
     ctx: &Context,
     path: Option<&Path>,
     findings: &mut Vec<Finding>,
-) -> Option<Loaded> {
+) -> Result<Loaded, LoadError> {
     const WHAT: &str = "configuration";
     let loaded = match settings::load(path, &ctx.paths) {
         Ok(loaded) => loaded,
-        Err(LoadError::Invalid {
-            path,
-            findings: found,
-        }) => {
-            let first = found.first().map(ToString::to_string).unwrap_or_default();
-            let file = path.display();
-            findings.push(
-                finding(WHAT, Verdict::Wrong, format!("{file}:{first}"))
-                    .help(format!("all findings: weir check {file}")),
-            );
-            return None;
-        }
         Err(error) => {
-            findings.push(finding(WHAT, Verdict::Wrong, error.to_string()));
-            return None;
+            findings.push(match &error {
+                LoadError::Invalid { path, findings } => {
+                    let first = findings.first().map(ToString::to_string);
+                    let file = path.display();
+                    let text = format!("{file}:{}", first.unwrap_or_default());
+                    finding(WHAT, Verdict::Wrong, text)
+                        .help(format!("all findings: weir check {file}"))
+                }
+                error => finding(WHAT, Verdict::Wrong, error.to_string()),
+            });
+            return Err(error);
         }
     };
     let file = loaded.path.display();
     let missing = settings::missing_secrets(&loaded.config);
     findings.push(match (missing.first(), loaded.warnings.first()) {
-        (Some(missing), _) => finding(WHAT, Verdict::Wrong, format!("{file}: {missing}")),
+        (Some(Remark { path, message }), _) => {
+            finding(WHAT, Verdict::Wrong, format!("{file}: {path}: {message}"))
+        }
         (None, Some(warning)) => finding(WHAT, Verdict::Note, format!("{file}:{warning}")),
         (None, None) => finding(
             WHAT,
@@ -117,7 +184,7 @@ fn configuration(
             format!("{file}, {}", count(loaded.config.sources.len(), "source")),
         ),
     });
-    Some(loaded)
+    Ok(loaded)
 }
 
 fn directory(dir: &Path) -> Finding {

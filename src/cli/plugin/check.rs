@@ -47,6 +47,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
+    workbench::there(&args.file)?;
     let host = workbench::host(ctx)?;
     let mut report = Report {
         printer: &mut ctx.printer,
@@ -110,6 +111,15 @@ impl Report<'_> {
     fn bad(&mut self, what: &str, said: &str) -> Result<(), CliError> {
         self.findings += 1;
         self.line("FAIL", Tone::Bad, what, said)
+    }
+
+    /// With its last words, where it crashed.
+    fn crashed(&mut self, what: &str, error: &CallError) -> Result<(), CliError> {
+        self.bad(what, &error.to_string())?;
+        for line in workbench::last_words(error) {
+            self.printer.line(line)?;
+        }
+        Ok(())
     }
 
     fn contract(&mut self, examined: &Examined) -> Result<(), CliError> {
@@ -399,7 +409,7 @@ impl<'a> Check<'a> {
                         &format!("{error} (the far side answered 200; see --answer)"),
                     )?;
                 }
-                Err(error) => report.bad(what, &error.to_string())?,
+                Err(error) => report.crashed(what, &error)?,
             }
         }
         self.usage(report, &handle)?;
@@ -456,7 +466,7 @@ impl<'a> Check<'a> {
                         &format!("{error} (give it a list it knows: --answer)"),
                     )?;
                 }
-                Err(error) => report.bad(what, &error.to_string())?,
+                Err(error) => report.crashed(what, &error)?,
             }
         }
         self.usage(report, &handle)?;
@@ -568,7 +578,7 @@ fn judge_error(
         ..
     } = error
     else {
-        return report.bad(what, &error.to_string());
+        return report.crashed(what, error);
     };
     let said = format!("{}: {message}", workbench::kind_word(*kind));
     let passing = matches!(kind, None | Some(FailureKind::Transient));

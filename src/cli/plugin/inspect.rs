@@ -2,7 +2,7 @@
 
 use super::super::Context;
 use super::super::exit::{CliError, Exit};
-use super::super::human::one_line;
+use super::super::human::{duration, one_line};
 use super::super::printer::Tone;
 use super::super::table::Table;
 use super::address;
@@ -54,16 +54,26 @@ fn print(ctx: &mut Context, plugin: &Value) -> Result<(), CliError> {
         ("strikes", "strikes"),
     ] {
         if !plugin[field].is_null() {
-            printer.line(format_args!("  {label:<20} {}", shown(&plugin[field])))?;
+            let value = match (field, plugin[field].as_f64()) {
+                ("retry_in", Some(seconds)) => duration(seconds),
+                _ => shown(&plugin[field]),
+            };
+            printer.line(format_args!("  {label:<20} {value}"))?;
         }
     }
     if let Value::Object(counters) = &plugin["counters"] {
         for (name, value) in counters {
-            printer.line(format_args!(
-                "  {:<20} {}",
-                name.replace('_', " "),
-                shown(value)
-            ))?;
+            // The unit is part of the name, as in Prometheus, or known.
+            let (label, unit) = match name.strip_suffix("_bytes") {
+                Some(label) => (label, "bytes"),
+                None if name == "cpu" => ("cpu", "seconds"),
+                None => (name.as_str(), ""),
+            };
+            let value = match value.as_f64() {
+                Some(number) => measure(number, unit),
+                None => shown(value),
+            };
+            printer.line(format_args!("  {:<20} {value}", label.replace('_', " ")))?;
         }
     }
     limits(ctx, &plugin["limits"])?;

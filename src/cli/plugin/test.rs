@@ -98,9 +98,15 @@ impl Call {
 }
 
 pub(super) async fn run(ctx: &mut Context, args: &Args) -> Result<Exit, CliError> {
+    workbench::there(&args.subject.file)?;
     let known = match read(&args.cassette) {
         Ok(cassette) => Some(cassette),
         Err(_) if args.record && !args.cassette.exists() => None,
+        Err(error) if !args.cassette.exists() => {
+            return Err(CliError::usage(format!(
+                "{error}: make the cassette first, from the real far side: --record"
+            )));
+        }
         Err(error) => return Err(error),
     };
     match known {
@@ -257,9 +263,12 @@ async fn record(ctx: &mut Context, args: &Args, known: Option<Cassette>) -> Resu
         calls,
     };
     write(args, &cassette)?;
-    for recorded in &cassette.calls {
-        let (name, requests) = (recorded.call.name(), recorded.during.exchanges.len());
-        let result = super::super::human::fit(&recorded.during.result.to_string(), 200);
+    let opening = ("open".to_owned(), &cassette.opening);
+    let calls = cassette.calls.iter();
+    let calls = calls.map(|recorded| (recorded.call.name(), &recorded.during));
+    for (name, during) in std::iter::once(opening).chain(calls) {
+        let requests = during.exchanges.len();
+        let result = super::super::human::fit(&during.result.to_string(), 200);
         ctx.printer
             .line(format_args!("{name}: {requests} requests, {result}"))?;
     }

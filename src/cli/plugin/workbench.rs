@@ -2,16 +2,18 @@
 
 use super::super::Context;
 use super::super::exit::CliError;
+use super::super::human::one_line;
 use super::super::settings;
-use crate::bundled::BUNDLED;
+use crate::bundled;
 use crate::paths::Paths;
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
-use weir_core::monitor::{BundledPlugin, plugin_spec};
+use weir_core::monitor::plugin_spec;
 use weir_core::plugin::{
     AllowRule, CallError, HostOptions, Limits, PluginHost, PluginSpec, Role, WasmBytes,
 };
@@ -21,7 +23,7 @@ use weir_model::config::ReceiverConfig;
 use weir_model::observation::{Coverage, FailureKind, Observation, Page};
 
 /// How often the file is looked at with `--watch`.
-const FILE_POLL: Duration = Duration::from_millis(300);
+pub(super) const FILE_POLL: Duration = Duration::from_millis(300);
 
 /// What is on the workbench.
 #[derive(Clone, Debug, Args)]
@@ -102,15 +104,15 @@ impl Subject {
             let config = self.config()?.unwrap_or_else(|| json!({}));
             return Ok(spec(&self.file, role, config));
         };
-        let bundled: Vec<BundledPlugin> = BUNDLED
-            .iter()
-            .map(|bundled| BundledPlugin {
-                name: bundled.name,
-                bytes: bundled.bytes,
-            })
-            .collect();
-        let mut spec = plugin_spec(&name, &name, &entry, role, Uuid::nil(), &bundled)
-            .map_err(|error| CliError::usage(error.to_string()))?;
+        let mut spec = plugin_spec(
+            &name,
+            &name,
+            &entry,
+            role,
+            Uuid::nil(),
+            &bundled::for_monitor(),
+        )
+        .map_err(|error| CliError::usage(error.to_string()))?;
         // The file of the command line is tried, whatever the entry names.
         spec.wasm = wasm(&self.file);
         Ok(spec)
@@ -152,6 +154,18 @@ pub(in crate::cli) fn host(ctx: &Context) -> Result<PluginHost, CliError> {
     .map_err(|error| CliError::failed(error.to_string()))
 }
 
+/// Whether there is a file at all, before anything is made of it.
+pub(super) fn there(file: &Path) -> Result<(), CliError> {
+    match std::fs::File::open(file) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CliError::usage(format!(
+            "cannot read {}: {}",
+            file.display(),
+            settings::plain(&error)
+        ))),
+    }
+}
+
 /// What the plugin is: by its exports, which cannot lie.
 pub(super) async fn role(host: &PluginHost, file: &Path) -> Result<Role, CliError> {
     let examined = host
@@ -179,7 +193,7 @@ pub(super) fn log_to_stderr(level: &str) {
     use tracing_subscriber::layer::SubscriberExt as _;
     use tracing_subscriber::util::SubscriberInitExt as _;
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Unfolded(std::io::stderr()))
         .without_time()
         .with_target(false)
         .with_ansi(false);
@@ -190,47 +204,99 @@ pub(super) fn log_to_stderr(level: &str) {
         .try_init();
 }
 
-/// A notification that a person recognises as a sample. `message` tells one message of the group from the next.
+/// Writes the traceback in a log line, which a daemon's log has as one line, as the lines that it was.
+struct Unfolded<W>(W);
+
+impl<W: Write> Write for Unfolded<W> {
+    /// A subscriber writes a whole line at once.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        // Two characters by now. Only a traceback indents what follows; a path such as C:\new stays.
+        let text = match text.contains("\\n ") {
+            true => text.trim_end().replace("\\n", "\n    | ") + "\n",
+            false => text.into_owned(),
+        };
+        self.0.write_all(text.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The last words of a plugin that crashed, as lines that no terminal obeys.
+pub(super) fn last_words(error: &CallError) -> Vec<String> {
+    let CallError::Crashed { report } = error else {
+        return Vec::new();
+    };
+    let lines = report.stderr.lines().map(one_indented);
+    lines.collect()
+}
+
+/// The line with its indentation, which a traceback needs.
+fn one_indented(line: &str) -> String {
+    let indent = line.len() - line.trim_start_matches(' ').len();
+    format!("    | {}{}", " ".repeat(indent.min(40)), one_line(line))
+}
+
+/// A notification as the router makes it, but for its number of alerts, and marked as a test. `message` tells one message of
+/// the group from the next.
 pub(super) fn sample(message: &str, status: AlertStatus, alerts: usize) -> Notification {
     let since: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().expect("it is a time");
     let ends: jiff::Timestamp = "2026-01-02T03:34:05Z".parse().expect("it is a time");
     let resolved = status == AlertStatus::Resolved;
+    let error = "<b>out of memory</b> & *more* — žluťoučký \"kůň\"";
+    let url = format!("http://127.0.0.1:8000/executions/{}", Uuid::nil());
+    let pair = |label: &str, value: &str| (label.to_owned(), value.to_owned());
+    let labels = |n: usize| {
+        vec![
+            pair("rule", "failed"),
+            pair("severity", "error"),
+            pair("source", "studio"),
+            pair("workflow", &format!("nightly-{n}")),
+            pair("workspace", "default"),
+        ]
+    };
+    let annotations = vec![pair("error", error), pair("step", "KSampler")];
     let alert = |n: usize| NotifiedAlert {
         fingerprint: format!("{n:016x}"),
         status,
         severity: Severity::Error,
-        title: format!("nightly-{n} failed"),
-        body: format!(
-            "nightly-{n} failed on studio: <b>out of memory</b> & *more* — žluťoučký \"kůň\""
-        ),
-        labels: vec![
-            ("alertname".into(), "ExecutionFailed".into()),
-            ("workflow".into(), format!("nightly-{n}")),
-        ],
-        annotations: vec![],
+        title: format!("nightly-{n} on studio failed"),
+        body: format!("Error: {error}\nStep: KSampler\nRan for 3 min 10 s.\n{url}"),
+        labels: labels(n),
+        annotations: annotations.clone(),
         since,
         ends: resolved.then_some(ends),
         count: 3,
         executions: vec![Uuid::nil().to_string()],
-        url: Some("http://127.0.0.1:8000/alerts/1".into()),
+        url: Some(url.clone()),
     };
     let alerts: Vec<NotifiedAlert> = (1..=alerts).map(alert).collect();
+    let title = (alerts.first()).map_or_else(String::new, |alert| alert.title.clone());
     let lines: Vec<&str> = alerts.iter().map(|alert| alert.body.as_str()).collect();
+    let (title, text) = match resolved {
+        true => (
+            format!("Resolved: {title}"),
+            "After 30 min: a later run completed.".to_owned(),
+        ),
+        false => (title, lines.join("\n")),
+    };
+    let mut group_labels = labels(1);
+    group_labels.retain(|(label, _)| label != "severity");
     Notification {
         id: format!("sample-{message}"),
         key: "sample".into(),
         severity: Severity::Error,
-        title: alerts.first().map_or_else(String::new, |alert| {
-            let resolved = if resolved { " (resolved)" } else { "" };
-            format!("{}{resolved}", alert.title)
-        }),
-        text: lines.join("\n"),
+        title,
+        text,
         test: true,
         receiver: "workbench".into(),
         status,
-        group_labels: vec![],
-        common_labels: vec![("alertname".into(), "ExecutionFailed".into())],
-        common_annotations: vec![],
+        group_labels,
+        common_labels: labels(1),
+        common_annotations: annotations.clone(),
         truncated: if alerts.len() > 100 { 12 } else { 0 },
         alerts,
         external_url: Some("http://127.0.0.1:8000/".into()),
@@ -284,5 +350,25 @@ pub(super) fn kind_word(kind: Option<FailureKind>) -> &'static str {
         Some(FailureKind::NotFound) => "not-found",
         Some(FailureKind::Unsupported) => "unsupported",
         None => "no kind, so transient",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceback_in_a_log_line_is_shown_as_lines_and_a_path_stays_whole() {
+        let mut out = Vec::new();
+        let mut writer = Unfolded(&mut out);
+        writer
+            .write_all(b"WARN Traceback:\\n  File x\\nKeyError\n")
+            .unwrap();
+        writer.write_all(b"INFO C:\\new\n").unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "WARN Traceback:\n    |   File x\n    | KeyError\nINFO C:\\new\n"
+        );
     }
 }

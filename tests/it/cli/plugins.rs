@@ -160,17 +160,79 @@ fn check_says_before_an_upgrade_which_plugins_will_not_fit() {
     let (code, said) = check(&format!("{fine}{}", sources.concat()), receiver);
     assert_eq!(code, 1, "{said}");
     for line in [
-        "source `newer`: ",
+        "sources[1].plugin: ",
         "newer.wasm: built for weir:plugin@0.2.0; this daemon speaks 0.1. Upgrade the daemon or",
         "older.wasm: built for weir:plugin@0.0.9; this daemon speaks 0.1. Rebuild against",
         "half.wasm: it cannot be compiled",
         "patched.wasm: sha256 is ",
-        "receiver `hook`: ",
-        "it exports no `alerts`, which a receiver needs",
+        "alerts.receivers[0].handler: ",
+        "it exports no `alerts`, which a receiver needs: it is a source, put it under `sources`",
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
-    assert_eq!(said.lines().count(), 5, "{said}");
+    let errors = said.lines().filter(|line| !line.contains(": warning: "));
+    assert_eq!(errors.count(), 5, "{said}");
+}
+
+#[test]
+fn check_lets_every_plugin_read_its_configuration_and_says_what_it_says_where_it_stands() {
+    let shell = Shell::alone();
+    let mut trap = Guest::source();
+    trap.open = "unreachable".into();
+    fs::write(shell.path().join("trap.wasm"), trap.component()).unwrap();
+    configure(
+        &shell,
+        r##"(
+    sources: [(name: "trap", plugin: "./x/../trap.wasm", allow: [], config: {})],
+    alerts: (receivers: [
+        (name: "ops", handler: "slack",
+            config: { "chanel": "#ops" }, credentials: { "slack": Bearer(env: "NOT_SET", origins: ["https://slack.com"]) }),
+        (name: "chat", handler: "discord", credentials: { "discord": Url(env: "NOT_SET_EITHER") }),
+        (name: "wrong", handler: "comfyui", config: { "url": "http://127.0.0.1:8188" }),
+    ]),
+)"##,
+    );
+    fs::create_dir(shell.path().join("x")).unwrap();
+    let output = shell.weir(&["check"]);
+    let said = out(&output);
+    assert_eq!(code(&output), 1, "{said}");
+    let home = shell.path().canonicalize().unwrap();
+    let trap = format!(
+        "monitor.ron:2:77: sources[0].config: {}/trap.wasm: ",
+        home.display()
+    );
+    for part in [
+        trap.as_str(),
+        "monitor.ron:5:21: alerts.receivers[0].config: slack: ",
+        "chanel",
+        "alerts.receivers[0].credentials.slack: the environment variable NOT_SET is not set: weir run would not start",
+        "alerts.receivers[1].credentials.discord: the environment variable NOT_SET_EITHER is not set",
+        "monitor.ron:7:34: alerts.receivers[2].handler: comfyui: it exports no `alerts`, which a receiver needs: it is a source",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let errors = said.lines().filter(|line| !line.contains(": warning: "));
+    assert_eq!(errors.count(), 5, "{said}");
+    let run = shell.weir(&["run"]);
+    assert_eq!(code(&run), 2);
+    assert!(err(&run).contains("NOT_SET is not set"), "{}", err(&run));
+
+    configure(
+        &shell,
+        r#"(alerts: (receivers: [(name: "chat", handler: "discord", credentials: { "discord": Url(file: "hook") })]))"#,
+    );
+    fs::write(
+        shell.path().join("hook"),
+        "https://discord.com/api/webhooks/1/x",
+    )
+    .unwrap();
+    let output = shell.weir(&["check"]);
+    let said = out(&output);
+    assert_eq!(code(&output), 0, "{said}");
+    assert!(
+        said.contains("connects to the secret URL of `discord`"),
+        "{said}"
+    );
 }
 
 #[test]

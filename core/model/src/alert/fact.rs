@@ -132,14 +132,10 @@ impl FactKind {
 /// The subject of a reload that failed.
 pub const CONFIGURATION_SUBJECT: &str = "configuration";
 
-/// The subject of a parked receiver's trouble. The router does not tell that receiver about it.
+/// The subject of a receiver that takes nothing: it is parked, or its plugin is. The router does not tell that receiver
+/// about it.
 pub fn receiver_subject(receiver: &str) -> String {
     format!("receiver {receiver}")
-}
-
-/// The subject of its plugin's trouble, which that receiver is not told about either.
-pub fn handler_subject(receiver: &str) -> String {
-    format!("handler {receiver}")
 }
 
 /// What happened to one execution.

@@ -143,7 +143,7 @@ pub struct Explained {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no open alert has the fingerprint {0}")]
+#[error("open alert with the fingerprint {0}")]
 pub struct UnknownAlert(pub String);
 
 /// See the module.
@@ -220,6 +220,7 @@ impl Router {
             self.changed = true;
             self.state.mutes.retain(|mute| mute.is_active(now));
             self.tick_alerts(now, &mut out);
+            self.tell_withheld(now, &mut out);
             self.tick_conditions(now, &mut out);
             self.tick_batches(now, &mut out);
         }
@@ -259,23 +260,30 @@ impl Router {
         live.row.state = AlertState::Acknowledged;
         live.row.acknowledged_by = Some(by.clone());
         live.row.acknowledged_at = Some(now);
-        if live.condition.is_none() {
+        let ends = live.condition.is_none();
+        let (rule, good_news) = (live.row.rule.clone(), live.is_good_news());
+        if ends {
             live.row.ends_at = Some(now);
             live.row.reason = Some("acknowledged".to_owned());
         }
         out.push(Decision::Alert(Box::new(live.row.clone())));
-        if live.condition.is_none() {
-            self.state.alerts.remove(fingerprint);
-        }
-        self.changed = true;
         out.push(Decision::Event {
             fingerprint: fingerprint.to_owned(),
             event: AlertEvent::Acknowledged { by },
         });
+        if ends {
+            let notify = self.rule(&rule).is_some_and(|rule| rule.notify_resolved);
+            if notify && !good_news {
+                self.notify(fingerprint, NoticeReason::Resolved, now, &mut out);
+            }
+            self.state.alerts.remove(fingerprint);
+        }
+        self.changed = true;
         Ok(out)
     }
 
-    /// Adds a mute, or replaces the one of the same scope. One that has ended already only removes it.
+    /// Adds a mute, or replaces the one of the same scope. One that has ended already only removes it. What is no
+    /// longer muted by that is told.
     pub fn mute(&mut self, mute: Mute, now: Timestamp) -> Vec<Decision> {
         let mut out = self.tick(now);
         let mutes = &mut self.state.mutes;
@@ -290,11 +298,12 @@ impl Router {
             let surplus = mutes.len().saturating_sub(MUTES_MAX);
             mutes.drain(..surplus);
         }
+        self.tell_withheld(self.state.now, &mut out);
         self.changed = true;
         out
     }
 
-    /// Ends a mute before its time; none = there was no such mute.
+    /// Ends a mute before its time, and tells what it kept back and is still open; none = there was no such mute.
     pub fn unmute(&mut self, scope: &MuteScope, now: Timestamp) -> Option<Vec<Decision>> {
         let position = self
             .state
@@ -307,6 +316,7 @@ impl Router {
         out.push(Decision::System(SystemEvent::Unmuted {
             what: scope.to_string(),
         }));
+        self.tell_withheld(self.state.now, &mut out);
         Some(out)
     }
 

@@ -45,6 +45,30 @@ pub(super) struct Field {
     pub(super) value: Node,
 }
 
+impl Node {
+    /// The node at a path such as `sources[0].config`, or the last one on the way there.
+    pub(super) fn descend(&self, path: &str) -> &Node {
+        let steps = path
+            .split(['.', '['])
+            .map(|step| step.trim_end_matches(']'));
+        let mut node = self;
+        for step in steps {
+            let next = match &node.kind {
+                Kind::Struct(fields) | Kind::Call { fields, .. } => (fields.iter())
+                    .find(|field| field.name == step)
+                    .map(|field| &field.value),
+                Kind::List(items) => step.parse().ok().and_then(|n: usize| items.get(n)),
+                _ => None,
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node
+    }
+}
+
 /// A mistake in the syntax, in our words.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct SyntaxError {
@@ -124,11 +148,74 @@ fn in_our_words(text: &str, error: &ron2::Error) -> SyntaxError {
         ErrorKind::Expected { expected, .. } => expected_in_our_words(expected, &found),
         _ => (format!("this is not RON, found {found}"), None),
     };
+    if let Some((start, quantity)) = bare_quantity(text, offset) {
+        return SyntaxError {
+            offset: start,
+            message: format!("unexpected `{quantity}`"),
+            help: Some(format!(
+                "durations and sizes stand in quotes: \"{quantity}\""
+            )),
+        };
+    }
+    let mut help = help.map(str::to_owned);
+    if let Some(help) = help.as_mut().filter(|help| help.contains("not closed?"))
+        && let Some((bracket, at)) = open_bracket(text, offset)
+    {
+        let (line, column) = Lines::new(text).position(at);
+        help.push_str(&format!(
+            "; the innermost open one is the `{bracket}` at {line}:{column}"
+        ));
+    }
     SyntaxError {
         offset,
         message,
-        help: help.map(str::to_owned),
+        help,
     }
+}
+
+/// `2s` or `32MiB` without quotes, with its place, where a mistake was found at its number, its unit or right behind it.
+fn bare_quantity(text: &str, offset: usize) -> Option<(usize, &str)> {
+    const UNITS: [&str; 10] = ["ms", "s", "m", "h", "d", "w", "B", "KiB", "MiB", "GiB"];
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let before = text.get(..offset)?.trim_end();
+    let start = before.trim_end_matches(word).len();
+    let rest = &text[start..];
+    let rest = &rest[..rest.find(|c| !word(c)).unwrap_or(rest.len())];
+    let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    (unit.len() < rest.len() && UNITS.contains(&unit)).then_some((start, rest))
+}
+
+/// The innermost bracket that is still open at `end`, and where it is. Strings and comments hold none.
+fn open_bracket(text: &str, end: usize) -> Option<(char, usize)> {
+    let mut open = Vec::new();
+    let mut rest = text.get(..end)?;
+    while let Some(c) = rest.chars().next() {
+        let at = end - rest.len();
+        let skip = match c {
+            '"' => quoted_len(rest),
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |at| at + 2),
+            _ => c.len_utf8(),
+        };
+        match c {
+            '(' | '[' | '{' => open.push((c, at)),
+            ')' | ']' | '}' => drop(open.pop()),
+            _ => {}
+        }
+        rest = &rest[skip..];
+    }
+    open.pop()
+}
+
+/// Bytes of the string that the text begins with, its quotes included.
+fn quoted_len(text: &str) -> usize {
+    let mut escaped = true;
+    let end = text.char_indices().find(|(_, c)| {
+        let is_end = *c == '"' && !escaped;
+        escaped = *c == '\\' && !escaped;
+        is_end
+    });
+    end.map_or(text.len(), |(at, _)| at + 1)
 }
 
 fn quoted(c: char) -> String {

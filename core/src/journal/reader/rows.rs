@@ -17,6 +17,19 @@ pub struct CheckpointRow {
     pub blob: Option<Vec<u8>>,
 }
 
+/// What a receiver did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedDeliveries {
+    pub receiver: String,
+    /// Messages that will not be tried again.
+    pub given_up: u64,
+    /// When the last one failed, and what the far side said.
+    pub last_at: Timestamp,
+    pub answer: Option<String>,
+    /// When one was last delivered.
+    pub sent_at: Option<Timestamp>,
+}
+
 const SOURCE: &str = "SELECT id, name, plugin, generation, config_hash, created_at, first_contact_at, contact_at, \
      stale_since, stale_error, suspect, configured, forgotten_before, complete_generation, complete_at FROM sources";
 const ALERT: &str = "SELECT id, uuid, fingerprint, rule, severity, status, title, body, labels, annotations, since, \
@@ -139,6 +152,24 @@ impl Reader {
             ))
         };
         Ok(rows.into_iter().filter_map(known).collect())
+    }
+
+    /// Of each receiver that did not take everything: what failed there; at most 1000.
+    pub fn outbox_failures(&self) -> Result<Vec<FailedDeliveries>> {
+        // With `max`, SQLite takes the other columns from the row that has it.
+        let sql = "SELECT receiver, sum(state = 3), max(updated_at), answer,
+                (SELECT max(sent.updated_at) FROM outbox AS sent WHERE sent.receiver = outbox.receiver AND sent.state = 1)
+            FROM outbox WHERE state IN (2, 3) GROUP BY receiver LIMIT 1000";
+        self.rows(sql, [], |row| {
+            let given_up: i64 = row.get(1)?;
+            Ok(FailedDeliveries {
+                receiver: row.get(0)?,
+                given_up: u64::try_from(given_up).unwrap_or_default(),
+                last_at: timestamp(row.get(2)?),
+                answer: row.get(3)?,
+                sent_at: optional_timestamp(row.get(4)?),
+            })
+        })
     }
 
     /// When the receiver's next message is due that is not due yet.

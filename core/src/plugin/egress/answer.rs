@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Response;
 use weir_model::observation::FailureKind;
 
+use super::rule::Origin;
 use super::{Failure, HttpResponse, too_large, transient};
 use crate::plugin::text::printable;
 
@@ -104,6 +105,14 @@ pub(super) fn connection_failure(error: reqwest::Error) -> Failure {
     causes.dedup();
     let detail = causes.last().cloned().unwrap_or_else(|| error.to_string());
     transient(word, printable(&detail, QUOTE_BYTES_MAX))
+}
+
+/// With whom it failed, behind its cause; nothing of the path, which may hold a secret.
+pub(super) fn at(origin: &Origin, mut failure: Failure) -> Failure {
+    if let Some((cause, detail)) = failure.message.split_once(": ") {
+        failure.message = format!("{cause}: {origin}: {detail}");
+    }
+    failure
 }
 
 /// An io::Error does not name what it carries as its source, and may carry another one.

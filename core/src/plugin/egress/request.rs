@@ -107,7 +107,11 @@ impl Egress {
         let found = self.grant.credentials.get_key_value(name);
         let (name, credential) = found.ok_or_else(|| {
             let shown = printable(name, 64);
-            denied(format!("there is no credential `{shown}`"))
+            let is_url = "Url(env: \"...\")";
+            let token = "Bearer(env: \"...\", origins: [\"https://...\"])";
+            denied(format!(
+                "there is no credential `{shown}`; add to this entry: credentials: {{ \"{shown}\": {token} }}, or {is_url} where the URL itself is the secret"
+            ))
         })?;
         Ok((name, credential))
     }

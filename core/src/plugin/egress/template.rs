@@ -90,7 +90,12 @@ impl Secrets<'_> {
         let credential = self
             .credentials
             .get(name)
-            .ok_or_else(|| denied(format!("there is no credential `{name}`")))?;
+            .ok_or_else(|| {
+                denied(format!(
+                    "there is no credential `{name}`; add to this entry: credentials: {{ \"{name}\": Secret(env: \"...\", origins: [\"{}\"]) }}",
+                    self.origin
+                ))
+            })?;
         let secret = credential.template().ok_or_else(|| {
             let kind = credential.kind_name();
             denied(format!(

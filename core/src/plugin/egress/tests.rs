@@ -638,7 +638,9 @@ async fn failures_begin_with_their_cause() {
         .local_addr()
         .unwrap();
     let closed = format!("http://{closed}");
-    check(&egress(&[&closed]), get(&closed), "connect: ").await;
+    let path = get(&format!("{closed}/a/path?a=query"));
+    let refused = format!("connect: {closed}: Connection refused");
+    check(&egress(&[&closed]), path, &refused).await;
     let (port, _asked) = server("no http at all\r\n\r\n");
     let url = format!("http://127.0.0.1:{port}");
     check(&egress(&[&url]), get(&url), "protocol: ").await;

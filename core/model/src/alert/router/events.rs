@@ -341,6 +341,7 @@ impl Live {
             condition,
             passing: it.passing,
             announced: Default::default(),
+            withheld: Default::default(),
             notices: 0,
             last_notice_at: now,
             unsent: 0,

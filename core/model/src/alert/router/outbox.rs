@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::state::Live;
 use super::{AlertState, Decision, NoticeReason, OutboxEntry, Router, events, words};
-use crate::alert::fact::{handler_subject, receiver_subject};
+use crate::alert::fact::receiver_subject;
 use crate::alert::notification::{AlertStatus, Notification, NotifiedAlert};
 use crate::alert::route::{LOG_RECEIVER, Target};
 use crate::alert::rule::WEIR_TROUBLE;
@@ -53,15 +53,15 @@ impl Router {
             }));
         }
         for (target, suppressed) in targets.into_iter().zip(muted) {
-            let notification = live.notification(
-                &target.receiver,
-                reason,
-                self.config.public_url.as_deref(),
-                now,
-            );
-            if suppressed.is_none() {
-                live.announced.insert(target.receiver.clone());
-            }
+            let number = match reason {
+                // The last notice has no number of its own: it ends the life that the numbers count.
+                NoticeReason::Resolved => "end".to_owned(),
+                _ => live.notices.to_string(),
+            };
+            let url = self.config.public_url.as_deref();
+            let told = (reason, live.unsent);
+            let notification = live.notification(&target.receiver, told, &number, url, now);
+            live.note(&target.receiver, reason, suppressed.is_some());
             out.push(Decision::Notify(Box::new(OutboxEntry {
                 receiver: target.receiver,
                 fingerprint: fingerprint.to_owned(),
@@ -73,6 +73,48 @@ impl Router {
         }
         live.unsent = 0;
         self.changed = true;
+    }
+
+    /// Tells of open alerts those from whom only a mute kept them, once it has ended.
+    pub(super) fn tell_withheld(&mut self, now: Timestamp, out: &mut Vec<Decision>) {
+        let waits = |live: &&Live| !live.withheld.is_empty();
+        let waiting: Vec<String> = (self.state.alerts.values().filter(waits))
+            .map(|live| live.row.fingerprint.clone())
+            .collect();
+        for fingerprint in waiting {
+            let live = &self.state.alerts[&fingerprint];
+            let firing = live.row.state == AlertState::Firing;
+            let mut targets = self.targets(live, NoticeReason::First);
+            targets.retain(|target| {
+                let receiver = &target.receiver;
+                live.withheld.contains_key(receiver)
+                    && (self.muted_by(receiver, &live.row.labels, now)).is_none()
+            });
+            let live = (self.state.alerts.get_mut(&fingerprint)).expect("it was listed just now");
+            for target in targets {
+                let receiver = target.receiver;
+                let missed = live.withheld.remove(&receiver).unwrap_or_default();
+                if !firing {
+                    continue;
+                }
+                let reason = match live.announced.insert(receiver.clone()) {
+                    true => NoticeReason::First,
+                    false => NoticeReason::More,
+                };
+                // The notice that was kept back has the number itself.
+                let number = format!("{}-unmuted", live.notices);
+                let url = self.config.public_url.as_deref();
+                out.push(Decision::Notify(Box::new(OutboxEntry {
+                    notification: live.notification(&receiver, (reason, missed), &number, url, now),
+                    receiver,
+                    fingerprint: fingerprint.clone(),
+                    reason,
+                    suppressed: None,
+                    because: target.because,
+                })));
+                self.changed = true;
+            }
+        }
     }
 
     /// By which mute a notification is kept back, if by any.
@@ -110,12 +152,9 @@ impl Router {
             .iter()
             .chain(&self.config.fallback)
             .collect();
-        let troubled = |subject: String| {
-            let key = format!("trouble/{}", text::name(&subject));
-            self.state.conditions.contains_key(&key)
-        };
         let works = |receiver: &&String| {
-            !troubled(receiver_subject(receiver)) && !troubled(handler_subject(receiver))
+            let key = format!("trouble/{}", text::name(&receiver_subject(receiver)));
+            !self.state.conditions.contains_key(&key)
         };
         let working: Vec<Target> = all.into_iter().filter(works).map(plain).collect();
         if working.is_empty() {
@@ -127,18 +166,31 @@ impl Router {
 }
 
 impl Live {
+    /// Remembers whom a notice reached, and from whom a mute kept it. That it lasts is no news to one who knows.
+    fn note(&mut self, receiver: &str, reason: NoticeReason, muted: bool) {
+        if !muted {
+            self.announced.insert(receiver.to_owned());
+            self.withheld.remove(receiver);
+        } else if reason == NoticeReason::More || !self.announced.contains(receiver) {
+            let missed = self.withheld.entry(receiver.to_owned()).or_default();
+            *missed = missed.saturating_add(self.unsent);
+        }
+    }
+
+    /// `unsent`: how much happened since the notice before this one.
     fn notification(
         &self,
         receiver: &str,
-        reason: NoticeReason,
+        (reason, unsent): (NoticeReason, u32),
+        number: &str,
         external_url: Option<&str>,
         now: Timestamp,
     ) -> Notification {
         let row = &self.row;
-        let (title, text) = words::notice(row, reason, self.unsent, now);
-        let status = match row.state {
-            AlertState::Resolved => AlertStatus::Resolved,
-            AlertState::Firing | AlertState::Acknowledged => AlertStatus::Firing,
+        let (title, text) = words::notice(row, reason, unsent, now);
+        let status = match reason {
+            NoticeReason::Resolved => AlertStatus::Resolved,
+            NoticeReason::First | NoticeReason::More | NoticeReason::Repeat => AlertStatus::Firing,
         };
         let alert = NotifiedAlert {
             fingerprint: row.fingerprint.clone(),
@@ -153,12 +205,6 @@ impl Live {
             count: row.count,
             executions: row.executions.iter().map(ToString::to_string).collect(),
             url: row.url.clone(),
-        };
-        // The last notice has no number of its own: it ends the life that the numbers count.
-        let number = if reason == NoticeReason::Resolved {
-            "end".to_owned()
-        } else {
-            self.notices.to_string()
         };
         Notification {
             id: format!("{}-{number}-{receiver}", row.group_key),

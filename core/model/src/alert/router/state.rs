@@ -47,6 +47,9 @@ pub(super) struct Live {
     pub(super) passing: bool,
     /// Receivers that were sent a firing notice.
     pub(super) announced: BTreeSet<String>,
+    /// Receivers from which a mute kept news, and how much of it; they are told when it ends.
+    #[serde(default)]
+    pub(super) withheld: BTreeMap<String, u32>,
     /// Firing notices so far.
     pub(super) notices: u32,
     pub(super) last_notice_at: Timestamp,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::alert::delivery;
-use crate::alert::fact::{Change, ExecutionFact, handler_subject, receiver_subject};
+use crate::alert::fact::{Change, ExecutionFact, receiver_subject};
 use crate::alert::matcher::Matcher;
 use crate::alert::rule::{WEIR_TROUBLE, When};
 use crate::status::Status;
@@ -513,13 +513,6 @@ fn trouble_goes_to_every_receiver_that_works() {
     );
     let resolved = desk.fact(60, FactKind::TroubleCleared { subject });
     assert_eq!(resolved.len(), 2, "{resolved:?}");
-    let trouble = FactKind::Trouble {
-        subject: handler_subject("phone"),
-        message: "it cannot be compiled".into(),
-    };
-    assert_eq!(desk.fact(70, trouble).len(), 2, "nor of its plugin's");
-    let subject = handler_subject("phone");
-    assert_eq!(desk.fact(80, FactKind::TroubleCleared { subject }).len(), 2);
     let blind = FactKind::Blind {
         from: at(100),
         to: at(7300),
@@ -587,13 +580,7 @@ fn acknowledging_ends_an_event_and_quiets_a_state() {
 #[test]
 fn muted_is_recorded_and_not_sent_and_so_is_its_end() {
     let mut desk = Desk::new(all_rules());
-    let mute = |scope: &str, until| Mute {
-        id: "1".into(),
-        scope: scope.parse().unwrap(),
-        until: at(until),
-        created_by: "cli".into(),
-    };
-    desk.router.mute(mute("source=studio", 500), at(0));
+    desk.router.mute(mute_until("source=studio", 500), at(0));
     assert_eq!(
         desk.fails(1, 1),
         ["phone error: nightly on studio failed [muted]"]
@@ -603,14 +590,16 @@ fn muted_is_recorded_and_not_sent_and_so_is_its_end() {
         desk.tick(122),
         ["phone warning: studio is unreachable [muted]"]
     );
-    assert_eq!(desk.recovered(600), NOTHING, "nobody knows that it fired");
+    assert_eq!(desk.recovered(400), NOTHING, "nobody knows that it fired");
+    desk.happens(410, 2, Change::Finished(Status::Completed));
     assert_eq!(
-        desk.fails(601, 2),
+        desk.fails(601, 3),
         ["phone error: nightly on studio failed"],
         "the mute has ended"
     );
     assert_eq!(desk.router.mutes(), []);
-    desk.router.mute(mute("receiver=phone", 9000), at(700));
+    desk.router
+        .mute(mute_until("receiver=phone", 9000), at(700));
     assert_eq!(
         desk.router.explain(&[])[0]
             .suppressed
@@ -627,6 +616,99 @@ fn muted_is_recorded_and_not_sent_and_so_is_its_end() {
         desk.router
             .unmute(&"receiver=phone".parse().unwrap(), at(702))
             .is_none()
+    );
+}
+
+fn mute_until(scope: &str, until: i64) -> Mute {
+    Mute {
+        id: "1".into(),
+        scope: scope.parse().unwrap(),
+        until: at(until),
+        created_by: "cli".into(),
+    }
+}
+
+#[test]
+fn what_a_mute_kept_back_and_is_still_open_is_told_once_when_it_ends() {
+    let mut desk = Desk::new(all_rules());
+    desk.router.mute(mute_until("source=studio", 500), at(0));
+    desk.fails(1, 1);
+    desk.fails(100, 2);
+    assert_eq!(
+        desk.tick(301),
+        ["phone error: nightly on studio failed [muted]"]
+    );
+    assert_eq!(desk.wakeup(), Some(500));
+    let decisions = desk.router.tick(at(500));
+    assert_eq!(told(&decisions), ["phone error: nightly on studio failed"]);
+    let Some(Decision::Notify(entry)) = decisions.last() else {
+        panic!("{decisions:#?}")
+    };
+    assert_eq!(entry.reason, NoticeReason::First);
+    assert_eq!(desk.tick(501), NOTHING);
+
+    // Told before, and more of it kept back: what is new is told, as soon as the mute is lifted.
+    desk.router
+        .mute(mute_until("receiver=phone", 90_000), at(600));
+    desk.fails(2000, 3);
+    desk.fails(2001, 4);
+    desk.tick(2000 + HOUR);
+    let lifted = |desk: &mut Desk, seconds| {
+        let lifted = desk
+            .router
+            .unmute(&"receiver=phone".parse().unwrap(), at(seconds));
+        told(&lifted.unwrap())
+    };
+    assert_eq!(
+        lifted(&mut desk, 9000),
+        ["phone error: nightly on studio failed (+1 more)"]
+    );
+
+    // What has ended meanwhile, or that somebody knows of, is not told.
+    desk.router
+        .mute(mute_until("receiver=phone", 90_000), at(9001));
+    desk.happens(9002, 5, Change::Finished(Status::Completed));
+    desk.fails(9003, 6);
+    desk.happens(9004, 7, Change::Finished(Status::Completed));
+    desk.stale(9005);
+    desk.tick(9200);
+    let stale = desk.router.open().next().unwrap().fingerprint.clone();
+    desk.router.acknowledge(&stale, "jan", at(9201)).unwrap();
+    assert_eq!(lifted(&mut desk, 9300), NOTHING);
+}
+
+#[test]
+fn a_mute_that_is_replaced_by_one_that_has_ended_keeps_nothing_back() {
+    let mut desk = Desk::new(all_rules());
+    desk.router.mute(mute_until("source=studio", 5000), at(0));
+    desk.fails(1, 1);
+    let shorter = desk.router.mute(mute_until("source=studio", 10), at(20));
+    assert_eq!(told(&shorter), ["phone error: nightly on studio failed"]);
+}
+
+#[test]
+fn an_acknowledged_failure_is_told_where_the_rule_says_so() {
+    let mut rules = all_rules();
+    rules[0].notify_resolved = true;
+    let mut desk = Desk::new(rules);
+    desk.fails(0, 1);
+    let fingerprint = desk.router.open().next().unwrap().fingerprint.clone();
+    let decisions = desk
+        .router
+        .acknowledge(&fingerprint, "jan", at(60))
+        .unwrap();
+    assert_eq!(
+        told(&decisions),
+        ["phone error: Resolved: nightly on studio failed"]
+    );
+    let Some(Decision::Notify(entry)) = decisions.last() else {
+        panic!("{decisions:#?}")
+    };
+    let notification = &entry.notification;
+    assert_eq!(notification.text, "After 1 min: acknowledged by jan.");
+    assert_eq!(
+        notification.status,
+        crate::alert::notification::AlertStatus::Resolved
     );
 }
 
@@ -851,6 +933,34 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn whoever_a_mute_kept_in_the_dark_knows_all_that_is_open_once_it_ends(history in any_history()) {
+        let mut desk = Desk::new(notify_all());
+        let (mut now, mut ids) = (0, std::collections::BTreeSet::new());
+        let mut told = std::collections::BTreeSet::new();
+        let mut take = |decisions: Vec<Decision>| {
+            for decision in decisions {
+                let Decision::Notify(entry) = decision else { continue };
+                assert!(ids.insert(entry.notification.id.clone()), "{} twice", entry.notification.id);
+                if entry.suppressed.is_none() {
+                    told.insert(entry.notification.key);
+                }
+            }
+        };
+        take(desk.router.mute(mute_until("source=attic", 1_000_000), at(0)));
+        for (gap, kind, _) in history {
+            now += gap;
+            take(desk.decide(now, kind));
+        }
+        let scope: MuteScope = "source=attic".parse().unwrap();
+        let end = desk.router.state().now;
+        take(desk.router.unmute(&scope, end).unwrap());
+        for row in desk.router.open() {
+            prop_assert!(told.contains(&row.group_key), "{} was never told", row.title);
+        }
+        prop_assert_eq!(super::tests::told(&desk.router.tick(end)), Vec::<String>::new());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::events::Kind;
 use super::state::{Batch, ConditionKind};
-use super::{AlertRow, NoticeReason};
+use super::{AlertRow, AlertState, NoticeReason};
 use crate::alert::fact::ExecutionFact;
 use crate::alert::notification::Severity;
 use crate::alert::text::{self, TITLE_LEN_MAX};
@@ -183,7 +183,10 @@ pub(super) fn notice(
             lines(format!("For {lasted} now.")),
         ),
         NoticeReason::Resolved => {
-            let reason = row.reason.as_deref().unwrap_or("over");
+            let mut reason = row.reason.as_deref().unwrap_or("over").to_owned();
+            if let (AlertState::Acknowledged, Some(by)) = (row.state, &row.acknowledged_by) {
+                reason = format!("{reason} by {by}");
+            }
             (
                 format!("Resolved: {}", row.title),
                 format!("After {lasted}: {reason}."),

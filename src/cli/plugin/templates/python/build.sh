@@ -7,5 +7,7 @@ if [ ! -x .tools/bin/componentize-py ]; then
     python3 -m venv .tools
     .tools/bin/pip install --quiet --disable-pip-version-check componentize-py==0.25.1
 fi
-.tools/bin/componentize-py -q -d wit -w {{world}} componentize plugin -o {{name}}.wasm
+# Only what .tools has is built in, whatever Python you have besides; and of a mistake only what it is, not where Rust met it.
+VIRTUAL_ENV=$PWD/.tools PATH=$PWD/.tools/bin:$PATH RUST_BACKTRACE=0 \
+    .tools/bin/componentize-py -q -d wit -w {{world}} componentize plugin -o {{name}}.wasm
 ls -l {{name}}.wasm
