@@ -319,6 +319,19 @@ fn a_receiver_is_tried_and_says_what_came_back() {
     assert_eq!(code(&weir(&["receiver", "test", "../x"])), 2);
 }
 
+/// One receiver of mail, whose password is in the environment.
+fn configure_mail(shell: &Shell, port: u16) {
+    let config = format!(
+        r#"(http: (listen: "127.0.0.1:0"), data_dir: "data", log: (level: trace), alerts: (
+            receivers: [(name: "mail", handler: "email",
+                config: {{ "server": "127.0.0.1", "port": {port}, "from": "weir@example.net", "to": ["ops@example.net"] }},
+                credentials: {{ "smtp": Basic(user: "weir", env: "SMTP_PASSWORD") }})],
+            route: (receiver: "mail"),
+        ))"#,
+    );
+    configure(shell, &config);
+}
+
 #[test]
 fn mail_goes_out_under_the_authorities_of_the_system_and_the_password_is_never_told() {
     let canary = "cAnArY-pa55";
@@ -329,18 +342,7 @@ fn mail_goes_out_under_the_authorities_of_the_system_and_the_password_is_never_t
     });
     let shell = Shell::alone();
     fs::write(shell.path().join("roots.pem"), &server.authority).unwrap();
-    configure(
-        &shell,
-        &format!(
-            r#"(http: (listen: "127.0.0.1:0"), data_dir: "data", log: (level: trace), alerts: (
-                receivers: [(name: "mail", handler: "email",
-                    config: {{ "server": "127.0.0.1", "port": {}, "from": "weir@example.net", "to": ["ops@example.net"] }},
-                    credentials: {{ "smtp": Basic(user: "weir", env: "SMTP_PASSWORD") }})],
-                route: (receiver: "mail"),
-            ))"#,
-            server.port
-        ),
-    );
+    configure_mail(&shell, server.port);
     let check = shell.weir(&["check"]);
     assert_eq!(code(&check), 1);
     let said = out(&check);

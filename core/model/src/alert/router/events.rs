@@ -217,7 +217,12 @@ impl Router {
         if is_new {
             self.make_room(now, out);
         }
-        let fresh = || Live::fired(rule, &fingerprint, now, &it);
+        if is_new {
+            // The time, so that it is new after a restart from an older state too.
+            self.state.newest_life = now.as_millisecond().max(self.state.newest_life + 1);
+        }
+        let life = self.state.newest_life;
+        let fresh = || Live::fired(rule, &fingerprint, life, now, &it);
         let live = self
             .state
             .alerts
@@ -314,7 +319,13 @@ impl Kind {
 }
 
 impl Live {
-    fn fired(rule: &Rule, fingerprint: &str, now: Timestamp, it: &Occurrence<'_>) -> Self {
+    fn fired(
+        rule: &Rule,
+        fingerprint: &str,
+        life: i64,
+        now: Timestamp,
+        it: &Occurrence<'_>,
+    ) -> Self {
         let (condition, since) = it.condition.clone().unzip();
         let row = AlertRow {
             fingerprint: fingerprint.to_owned(),
@@ -334,7 +345,7 @@ impl Live {
             acknowledged_at: None,
             count: 0,
             executions: Vec::new(),
-            group_key: format!("{fingerprint}-{:x}", now.as_millisecond()),
+            group_key: format!("{fingerprint}-{life:x}"),
         };
         Self {
             row,

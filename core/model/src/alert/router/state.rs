@@ -35,6 +35,8 @@ pub struct RouterState {
     /// By rule, then by source.
     pub(super) batches: BTreeMap<String, BTreeMap<String, Batch>>,
     pub(super) mutes: Vec<Mute>,
+    /// The number of the newest life of an alert: no two have the same, however fast they follow each other.
+    pub(super) newest_life: i64,
 }
 
 /// An alert that has not ended.

@@ -497,6 +497,32 @@ fn a_resource_must_be_over_for_its_time() {
 }
 
 #[test]
+fn what_fires_ends_and_fires_again_in_one_moment_has_numbers_of_its_own() {
+    let mut desk = Desk::new(Vec::new());
+    let subject = receiver_subject("phone");
+    let trouble = || FactKind::Trouble {
+        subject: subject.clone(),
+        message: "401 Unauthorized".into(),
+    };
+    let over = FactKind::TroubleCleared {
+        subject: subject.clone(),
+    };
+    let decisions = [trouble(), over, trouble()].map(|fact| desk.decide(0, fact));
+    let mut ids: Vec<String> = decisions
+        .into_iter()
+        .flatten()
+        .filter_map(|decision| match decision {
+            Decision::Notify(entry) => Some(entry.notification.id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ids.len(), 6, "{ids:?}");
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 6, "{ids:?}");
+}
+
+#[test]
 fn trouble_goes_to_every_receiver_that_works() {
     let mut desk = Desk::new(Vec::new());
     let subject = receiver_subject("phone");
