@@ -430,7 +430,7 @@ async fn files_that_do_not_fit_are_told_apart_in_our_own_words() {
     let handler = spec(Role::Source, Guest::handler().component());
     assert_eq!(
         incompatible(handler).await,
-        "it exports no `jobs`, which a source needs"
+        "it exports no `jobs`, which a source needs: it is an alert handler, put it under `alerts: (receivers: [...])`"
     );
     let changed = incompatible(of_contract(
         "record job-ref { id: job-id, run: option<string> }",
